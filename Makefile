@@ -1,0 +1,61 @@
+# Targets are thin: the work is done by uv, pytest and the trunkline command. A bare Python >= 3.11 is all this needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml)
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo dev call test unit check fix bench chaos lock clean
+
+help: ## Print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(READY) ## Make .venv with everything, from hashes
+
+$(READY): requirements.lock pyproject.toml $(MEMBERS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Trunkline needs Python 3.11 or newer; say which with make PYTHON=...")'
+	@echo "installing into $(VENV) (once; about a minute on a slow line)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps $(patsubst %/pyproject.toml,-e ./%,$(MEMBERS))
+	@touch $@
+
+demo: $(READY) ## A whole call, seen and heard: no keys, no network, 60 s; writes out/demo
+	@$(BIN)/trunkline demo $(ARGS)
+
+dev: $(READY) ## All five services and an embedded NATS; Ctrl-C stops them
+	@$(BIN)/trunkline dev $(ARGS)
+
+call: $(READY) ## Call a running deployment as Twilio would
+	@$(BIN)/trunkline call $(ARGS)
+
+test: $(READY) check ## Everything CI runs: checks, then all tests
+	@$(BIN)/python -m pytest -q -n 2 -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -q -m e2e $(ARGS)
+
+unit: $(READY) ## The fast tests: pure code only
+	@$(BIN)/python -m pytest -q -m unit $(ARGS)
+
+check: $(READY) ## Lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+fix: $(READY) ## Apply the formatter and the safe lint fixes
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## CPU per frame through each hop; prints and writes the table
+	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
+
+lock: ## Resolve again and export requirements.lock (versions and hashes)
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9,<1"; }
+	@$(BIN)/uv lock --quiet --upgrade
+	@$(BIN)/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --no-annotate --format requirements-txt > requirements.lock
+
+clean: ## Remove the environment and what was written
+	@rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis uv.lock

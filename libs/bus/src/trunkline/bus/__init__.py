@@ -1,0 +1,30 @@
+"""The bus: the only importer of NATS.
+
+What belongs here: connections and their settings, the media lane, claims and capacity, heartbeats, streams. What does
+not: anything about audio, speech, carriers or providers; this library carries the contract and does not read it beyond
+what ownership of a call needs.
+"""
+
+from trunkline.bus.connection import Bus, Subscription
+from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Unservable
+from trunkline.bus.heartbeat import Heartbeat
+from trunkline.bus.media import MediaLane
+from trunkline.bus.streams import EventLog, EventReader, ensure_events_stream
+from trunkline.bus.worker import CallSession, Worker
+
+__all__ = [
+    "Bus",
+    "BusError",
+    "BusTimeout",
+    "BusUnavailable",
+    "CallSession",
+    "EventLog",
+    "EventReader",
+    "Heartbeat",
+    "MediaLane",
+    "NoWorker",
+    "Subscription",
+    "Unservable",
+    "Worker",
+    "ensure_events_stream",
+]

@@ -1,0 +1,244 @@
+"""Two connections to NATS for a process: control (text, requests, JetStream) and media (audio, nothing that may wait).
+
+They are separate so that a slow consumer or a stalled socket on the media side takes no claim down with it. nats-py
+closes a client for good on any error it does not know (maximum subscriptions, for one), without a reconnect: `on_lost`
+then ends the process, so that it is started again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
+from trunkline.bus.media import MediaLane
+from trunkline.proto.codec import encode
+
+log = logging.getLogger("trunkline.bus")
+
+OnMessage = Callable[[str, bytes], Awaitable[None]]
+OnRequest = Callable[[bytes], Awaitable[msgspec.Struct | None]]
+OnLost = Callable[[str], None]
+
+_RECONNECT_WAIT_S = 0.1
+_CONTROL_PENDING_BYTES = 2**20
+_SETTINGS: dict[str, Any] = {
+    "max_reconnect_attempts": -1,
+    "connect_timeout": 1,
+    "ping_interval": 2,
+    "max_outstanding_pings": 2,
+    "flush_timeout": 1,
+    "drain_timeout": 2,
+}
+
+
+class Subscription:
+    """Interest in a subject; ends with `unsubscribe`."""
+
+    def __init__(self, inner: NatsSubscription) -> None:
+        self._inner = inner
+
+    async def unsubscribe(self) -> None:
+        """Stop; messages not handed over yet are dropped. Does nothing when the connection is gone."""
+        with contextlib.suppress(nats.errors.Error):
+            await self._inner.unsubscribe()
+
+
+class Bus:
+    """A process's access to the bus. Made by `connect`."""
+
+    def __init__(self, control: Client, media: Client, on_lost: OnLost) -> None:
+        self.control = control
+        self.media = MediaLane(media)
+        self._on_lost = on_lost
+        self._closing = False
+        self._requests: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(cls, url: str, *, name: str, on_lost: OnLost, within_s: float = 15.0) -> Self:
+        """Connect both clients to `url` (one server, or several separated by commas).
+
+        Raises:
+            BusUnavailable: no server answered within `within_s`, or it refused us.
+        """
+        servers = [part.strip() for part in url.split(",")]
+        control, media = Client(), Client()
+        bus = cls(control, media, on_lost)
+        try:
+            async with asyncio.timeout(within_s):
+                for client, lane, pending in (
+                    (control, "control", _CONTROL_PENDING_BYTES),
+                    (media, "media", -1),  # nothing is buffered while disconnected: late audio is no audio
+                ):
+                    await client.connect(
+                        servers,
+                        name=f"{name}/{lane}",
+                        pending_size=pending,
+                        error_cb=bus._errors(lane),
+                        disconnected_cb=bus._told(lane, "bus disconnected", logging.WARNING),
+                        reconnected_cb=bus._told(lane, "bus reconnected", logging.INFO),
+                        closed_cb=bus._closed(lane),
+                        lame_duck_mode_cb=bus._move_on(client),
+                        reconnect_to_server_handler=_with_jitter,
+                        **_SETTINGS,
+                    )
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            bus._closing = True
+            for client in (control, media):
+                with contextlib.suppress(Exception):
+                    await client.close()
+            why = str(error) or f"no answer within {within_s:.0f} s"
+            raise BusUnavailable(f"cannot reach NATS at {_shown(servers)} (TRUNKLINE_NATS_URL): {why}") from error
+        return bus
+
+    @property
+    def connected(self) -> bool:
+        """Whether both connections stand right now."""
+        return self.control.is_connected and self.media.connected
+
+    def problem(self) -> str | None:
+        """Return why the bus cannot be used right now, or None: a readiness check."""
+        return None if self.connected else "not connected to NATS"
+
+    async def publish(self, subject: str, message: msgspec.Struct) -> None:
+        """Publish `message` as JSON on the control connection.
+
+        Raises:
+            BusUnavailable: disconnected, and more than 1 MiB waits already.
+        """
+        try:
+            await self.control.publish(subject, encode(message))
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"cannot publish on {subject}: {error}") from error
+
+    async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> Subscription:
+        """Call `on_message` with subject and data of every message, one after the other.
+
+        What `on_message` raises is logged and harms no later message.
+        """
+
+        async def deliver(msg: Msg) -> None:
+            try:
+                await on_message(msg.subject, msg.data)
+            except Exception:
+                log.exception("message dropped", extra={"subject": msg.subject})
+
+        return Subscription(await self._interest(subject, deliver, queue))
+
+    async def serve(self, subject: str, on_request: OnRequest, queue: str = "") -> Subscription:
+        """Answer requests on `subject`; each is served in a task of its own. None means no answer."""
+
+        async def answer(msg: Msg) -> None:
+            try:
+                reply = await on_request(msg.data)
+                if reply is not None and msg.reply:
+                    await self.control.publish(msg.reply, encode(reply))
+            except Exception:
+                log.exception("request dropped", extra={"subject": msg.subject})
+
+        async def accept(msg: Msg) -> None:
+            task = asyncio.create_task(answer(msg), name=f"serve {subject}")
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+
+        return Subscription(await self._interest(subject, accept, queue))
+
+    async def request(self, subject: str, message: msgspec.Struct, timeout_s: float) -> bytes:
+        """Send `message` and return the first answer.
+
+        Raises:
+            NoWorker: nobody subscribes to `subject`.
+            BusTimeout: no answer within `timeout_s`.
+            BusUnavailable: not connected.
+        """
+        try:
+            reply = await self.control.request(subject, encode(message), timeout=timeout_s)
+        except nats.errors.NoRespondersError as error:
+            raise NoWorker(f"nobody listens on {subject}") from error
+        except nats.errors.TimeoutError as error:
+            raise BusTimeout(f"no answer on {subject} within {timeout_s} s") from error
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
+        return reply.data
+
+    async def flush(self, timeout_s: float = 1.0) -> None:
+        """Wait until the server has seen everything published and subscribed so far.
+
+        Raises:
+            BusUnavailable: it did not answer in time.
+        """
+        try:
+            await self.control.flush(timeout=max(1, round(timeout_s)))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusUnavailable("NATS did not answer a ping") from error
+
+    async def close(self) -> None:
+        """Send what waits, then close both connections."""
+        self._closing = True
+        for task in list(self._requests):
+            task.cancel()
+        for client in (self.control, self.media.client):
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                await client.flush(timeout=1)
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def _interest(self, subject: str, deliver: Callable[[Msg], Awaitable[None]], queue: str) -> NatsSubscription:
+        try:
+            return await self.control.subscribe(subject, queue=queue, cb=deliver)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"cannot subscribe to {subject}: {error}") from error
+
+    def _errors(self, lane: str) -> Callable[[Exception], Awaitable[None]]:
+        async def on_error(error: Exception) -> None:
+            # A slow consumer reports every message it drops: count them, do not log each.
+            if isinstance(error, nats.errors.SlowConsumerError):
+                self.media.counts["slow_consumer"] += 1
+                if self.media.counts["slow_consumer"] % 1_000 != 1:
+                    return
+            log.warning("bus error", extra={"lane": lane, "error": str(error) or type(error).__name__})
+
+        return on_error
+
+    def _told(self, lane: str, what: str, level: int) -> Callable[[], Awaitable[None]]:
+        async def tell() -> None:
+            if not self._closing:
+                log.log(level, what, extra={"lane": lane})
+
+        return tell
+
+    def _closed(self, lane: str) -> Callable[[], Awaitable[None]]:
+        async def on_closed() -> None:
+            if not self._closing:
+                self._on_lost(f"the {lane} connection to NATS was closed for good")
+
+        return on_closed
+
+    def _move_on(self, client: Client) -> Callable[[], Awaitable[None]]:
+        async def on_lame_duck() -> None:
+            # The server only announces that it will go; leaving before it does is the client's business.
+            move = getattr(client, "force_reconnect", None)
+            if move is not None:
+                await move()
+
+        return on_lame_duck
+
+
+def _with_jitter(servers: list[Any], _info: dict[str, Any]) -> tuple[Any, float]:
+    """Pick the least tried server, after 50 to 150 ms: a thousand clients must not come back in one instant."""
+    return min(servers, key=lambda server: server.reconnects), _RECONNECT_WAIT_S * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+def _shown(servers: list[str]) -> str:
+    """Return addresses without user and password."""
+    parts = (urlsplit(server if "://" in server else f"nats://{server}") for server in servers)
+    return ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)

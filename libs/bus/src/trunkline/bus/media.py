@@ -1,0 +1,78 @@
+"""The media lane: audio in and out of a process, counted in microseconds.
+
+Rules of the lane: no header, no task and no log line per frame; nothing is buffered for later, because late audio is no
+audio; what cannot be sent is dropped and counted. One wildcard subscription per process, callback style.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+OnFrame = Callable[[str, bytes], None]
+OnUnheard = Callable[[str], None]
+
+MAX_UNSENT_BYTES: Final = 4 * 2**20
+"""Above this much unsent audio the socket is stalled, and more would only be later still."""
+
+_NO_RESPONDERS: Final = "503"
+
+
+class MediaLane:
+    """Audio over one NATS connection. Made by `Bus`."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.counts: Counter[str] = Counter()
+        self._inbox = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands right now."""
+        return self.client.is_connected
+
+    async def publish_frame(self, subject: str, data: bytes, reply: str = "") -> bool:
+        """Publish one frame; return False when it was dropped (disconnected, or the socket does not take any more).
+
+        `reply` is an address from `reply_to`, for senders who want to know that nobody listens.
+        """
+        client = self.client
+        if client.pending_data_size > MAX_UNSENT_BYTES:
+            self.counts["dropped_stalled"] += 1
+            return False
+        try:
+            await client.publish(subject, data, reply)
+        except nats.errors.Error:
+            self.counts["dropped_disconnected"] += 1
+            return False
+        self.counts["sent"] += 1
+        return True
+
+    async def subscribe(self, subject: str, on_frame: OnFrame) -> NatsSubscription:
+        """Call `on_frame` with subject and data of every frame. It must be quick and must not raise."""
+
+        async def deliver(msg: Msg) -> None:
+            on_frame(msg.subject, msg.data)
+
+        return await self.client.subscribe(subject, cb=deliver)
+
+    async def watch_unheard(self, on_unheard: OnUnheard) -> None:
+        """Call `on_unheard(token)` when a frame published with ``reply_to(token)`` found no subscriber.
+
+        The server answers such a frame with status 503, within one frame of the subscriber's death.
+        """
+        self._inbox = self.client.new_inbox()
+
+        async def deliver(msg: Msg) -> None:
+            if msg.headers and msg.headers.get("Status") == _NO_RESPONDERS:
+                on_unheard(msg.subject[msg.subject.rfind(".") + 1 :])
+
+        await self.client.subscribe(f"{self._inbox}.*", cb=deliver)
+
+    def reply_to(self, token: str) -> str:
+        """Return the reply address for frames about `token`; empty unless `watch_unheard` was called."""
+        return f"{self._inbox}.{token}" if self._inbox else ""

@@ -1,0 +1,194 @@
+"""A stage's process on the bus: it claims calls while it has room, and lets them go.
+
+A claim is a request to the stage's queue group. The server picks a member blindly, so a worker without room leaves the
+group: when all are full or gone the edge knows at once, because nobody listens. A call that reaches a worker which has
+just filled up is refused, and the edge asks again.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from trunkline.bus.connection import Bus, Subscription
+from trunkline.bus.errors import Unservable
+from trunkline.bus.heartbeat import Heartbeat
+from trunkline.proto import codec, subjects
+from trunkline.proto.errors import BadMessage
+from trunkline.proto.ids import CallId, Stage, WorkerId
+from trunkline.proto.messages import Claim, Claimed, ClaimReply, Refused, Released
+
+log = logging.getLogger("trunkline.bus.worker")
+
+ORPHAN_S: Final = 2.0
+"""A call whose edge was silent for so long is let go: nobody is left who could hear it."""
+_CHECK_S: Final = 0.5
+
+
+class CallSession(Protocol):
+    """What a worker does for one call."""
+
+    async def close(self, reason: str) -> None:
+        """Let the call go: stop everything, publish what is owed, forget it."""
+        ...
+
+
+OpenCall = Callable[[Claim], Awaitable[CallSession]]
+
+
+class _Held:
+    """A call this worker serves."""
+
+    def __init__(self, claim: Claim, session: CallSession) -> None:
+        self.claim = claim
+        self.session = session
+
+
+class Worker:
+    """Claims, capacity, releases, heartbeats and orphans of one process.
+
+    `open_call` must have subscribed to everything the call needs when it returns, because the edge speaks to it the
+    moment it is claimed; it raises `Unservable` to refuse.
+    """
+
+    def __init__(self, bus: Bus, *, stage: Stage, worker: WorkerId, capacity: int, open_call: OpenCall) -> None:
+        self.worker = worker
+        self.capacity = capacity
+        self.counts: Counter[str] = Counter()
+        self._bus = bus
+        self._stage = stage
+        self._open_call = open_call
+        self._held: dict[CallId, _Held] = {}
+        self._opening = 0
+        self._draining = False
+        self._group: Subscription | None = None
+        self._membership = asyncio.Lock()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._edge_heard: dict[WorkerId, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heartbeat = Heartbeat(bus, stage=stage, worker=worker, calls=lambda: len(self._held), capacity=capacity)
+
+    @property
+    def calls(self) -> int:
+        """How many calls are held."""
+        return len(self._held)
+
+    def sessions(self) -> list[tuple[CallId, CallSession]]:
+        """Return the calls held and what serves them."""
+        return [(call, held.session) for call, held in self._held.items()]
+
+    async def start(self) -> None:
+        """Listen for releases and edges, beat, and join the queue group."""
+        await self._bus.serve(subjects.release(self.worker), self._on_release)
+        await self._bus.subscribe(subjects.alive_of("edge"), self._on_edge_alive)
+        self._heartbeat.start()
+        self._tasks.append(asyncio.create_task(self._find_orphans(), name="orphans"))
+        await self._settle_membership()
+        await self._bus.flush()
+
+    async def drain(self) -> None:
+        """Leave the group and wait until the last call is gone."""
+        self._draining = self._heartbeat.draining = True
+        await self._settle_membership()
+        await self._empty.wait()
+
+    async def stop(self) -> None:
+        """Let every call go and fall silent."""
+        self._draining = True
+        await self._settle_membership()
+        for call in list(self._held):
+            await self._let_go(call, "worker-stopped")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._heartbeat.stop()
+
+    async def _settle_membership(self) -> None:
+        """Be in the group exactly while there is room. Serialised, because joining and leaving take a round trip."""
+        async with self._membership:
+            wanted = not self._draining and len(self._held) + self._opening < self.capacity
+            if wanted and self._group is None:
+                self._group = await self._bus.serve(subjects.claim(self._stage), self._on_claim, queue=self._stage)
+            elif not wanted and self._group is not None:
+                group, self._group = self._group, None
+                await group.unsubscribe()
+
+    async def _on_claim(self, data: bytes) -> ClaimReply | None:
+        try:
+            claim = codec.decode(codec.CLAIM, data)
+        except BadMessage as error:
+            self.counts["claims_malformed"] += 1
+            log.warning("claim refused: malformed", extra={"error": str(error)})
+            return Refused(worker=self.worker, reason=f"malformed claim: {error}", retry=False)
+        held = self._held.get(claim.call)
+        if held is not None and held.claim.epoch >= claim.epoch:
+            return self._refuse(claim, f"held here already in epoch {held.claim.epoch}", retry=True)
+        if self._draining or (held is None and len(self._held) + self._opening >= self.capacity):
+            return self._refuse(claim, "draining" if self._draining else "full", retry=True)
+        self._opening += 1
+        try:
+            if held is not None:
+                await self._let_go(claim.call, "claimed-again")
+            self._edge_heard.setdefault(claim.edge, asyncio.get_running_loop().time())
+            session = await self._open_call(claim)
+            self._held[claim.call] = _Held(claim, session)
+            self._empty.clear()
+        except Unservable as error:
+            return self._refuse(claim, error.reason, retry=error.retry)
+        except Exception:
+            log.exception("call not opened", extra={"call": claim.call})
+            return self._refuse(claim, f"{self._stage} failed to open the call", retry=True)
+        finally:
+            self._opening -= 1
+            await self._settle_membership()
+        self.counts["claims_accepted"] += 1
+        log.info("call claimed", extra={"call": claim.call, "epoch": claim.epoch, "agent": claim.agent.name})
+        return Claimed(worker=self.worker, free=self.capacity - len(self._held))
+
+    def _refuse(self, claim: Claim, reason: str, *, retry: bool) -> Refused:
+        self.counts["claims_refused"] += 1
+        log.warning("claim refused", extra={"call": claim.call, "reason": reason, "retry": retry})
+        return Refused(worker=self.worker, reason=reason, retry=retry)
+
+    async def _on_release(self, data: bytes) -> Released:
+        release = codec.decode(codec.RELEASE, data)
+        held = self._held.get(release.call)
+        if held is None or held.claim.epoch > release.epoch:
+            return Released(known=False)
+        await self._let_go(release.call, release.reason)
+        return Released(known=True)
+
+    async def _let_go(self, call: CallId, reason: str) -> None:
+        held = self._held.pop(call, None)
+        if held is None:
+            return
+        try:
+            await held.session.close(reason)
+        except Exception:
+            log.exception("call not closed cleanly", extra={"call": call})
+        if not self._held:
+            self._empty.set()
+        log.info("call let go", extra={"call": call, "reason": reason})
+        await self._settle_membership()
+
+    async def _on_edge_alive(self, subject: str, _data: bytes) -> None:
+        self._edge_heard[WorkerId(subjects.last_token(subject))] = asyncio.get_running_loop().time()
+
+    async def _find_orphans(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            now = loop.time()
+            if not self._bus.connected:
+                # Silence says nothing about an edge while we are the deaf one.
+                self._edge_heard = dict.fromkeys(self._edge_heard, now)
+                continue
+            edges = {held.claim.edge for held in self._held.values()}
+            self._edge_heard = {edge: self._edge_heard.get(edge, now) for edge in edges}
+            gone = {edge for edge, heard in self._edge_heard.items() if now - heard > ORPHAN_S}
+            for call, held in list(self._held.items()):
+                if held.claim.edge in gone:
+                    self.counts["orphans"] += 1
+                    await self._let_go(call, "edge-lost")

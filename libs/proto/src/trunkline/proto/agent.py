@@ -1,0 +1,129 @@
+"""An agent as data: who answers, with which voice, which providers and which rules.
+
+These types are what an agent file is checked against and what a claim carries. Reading the file (TOML, environment
+substitution, unknown keys) is the edge's business.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Text = Annotated[str, Meta(max_length=20_000)]
+Line = Annotated[str, Meta(max_length=1_000)]
+
+
+class Stt(msgspec.Struct, frozen=True, kw_only=True):
+    """How the agent hears. `grammar` (JSGF) tells the local provider what callers may say."""
+
+    provider: Name = "local"
+    language: Line = "en"
+    grammar: Text = ""
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a script listens for. `hear` is a regular expression over what the caller said, lower case; its group
+    ``value``, or else the whole match, is kept. `values` renames what was heard.
+    """
+
+    hear: Line
+    values: dict[str, str] = {}
+    expected: bool = False
+    """Taken only while the agent's last question was about it (its rule lists the slot under `asks`)."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What a script answers, and when. The first rule that holds is taken."""
+
+    hear: Line = ""
+    """Regular expression searched in the caller's last words. Empty: whatever they were."""
+    known: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    where: dict[str, str] = {}
+    """Slot or field of the last result → the value it must have."""
+    after: Name | None = None
+    """The tool whose result has just come in. Rules without it answer the caller, not a result."""
+    asks: tuple[str, ...] = ()
+    forget: tuple[str, ...] = ()
+    say: Line = ""
+    """With ``{slot}`` or ``{field}`` of the last result filled in, and markers such as ``[END_CALL]``."""
+    tool: Name | None = None
+    arguments: dict[str, str] = {}
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """A dialogue that needs no model."""
+
+    slots: dict[str, Slot] = {}
+    rules: tuple[Rule, ...] = ()
+    fallback: Line = "Sorry, I did not understand that. Could you say it again?"
+
+
+class Llm(msgspec.Struct, frozen=True, kw_only=True):
+    """How the agent thinks."""
+
+    provider: Name = "script"
+    model: Line = ""
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    script: Script | None = None
+
+
+class Tts(msgspec.Struct, frozen=True, kw_only=True):
+    """How the agent sounds. `speed` is a factor on the voice's own pace."""
+
+    provider: Name = "local"
+    voice: Line = "en-gb"
+    speed: Annotated[float, Meta(ge=0.5, le=2)] = 1.0
+    pitch: Annotated[int, Meta(ge=0, le=99)] = 50
+
+
+class TurnTaking(msgspec.Struct, frozen=True, kw_only=True):
+    """When the floor changes hands."""
+
+    endpoint_silence_ms: Annotated[int, Meta(ge=100, le=5_000)] = 600
+    """Silence after which the caller has finished."""
+    min_speech_ms: Annotated[int, Meta(ge=32, le=2_000)] = 96
+    """Voice shorter than this is no speech."""
+    vad_threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    barge_in: bool = True
+    reprompt_after_s: Annotated[float, Meta(ge=1, le=120)] = 8.0
+    """Silence of both parties after which `reprompt` is said."""
+    reprompt: Line = "Are you still there?"
+    max_reprompts: Annotated[int, Meta(ge=0, le=10)] = 2
+    """Reprompts without an answer after which the agent says `silence_goodbye` and hangs up."""
+    silence_goodbye: Line = "I cannot hear you, so I will hang up now. Goodbye."
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the agent can do. `name` is looked up among the installed tools (entry points ``trunkline.tools``)."""
+
+    name: Name
+    description: Text = ""
+    parameters: dict[str, object] = {}
+    """JSON Schema of the arguments, as a model is shown it."""
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What no call may exceed."""
+
+    max_duration_s: Annotated[float, Meta(gt=0, le=14_400)] = 1_800.0
+    max_tool_calls_per_turn: Annotated[int, Meta(ge=0, le=32)] = 8
+    max_turns: Annotated[int, Meta(ge=1, le=1_000)] = 200
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a call needs to know about who answers it."""
+
+    name: Name
+    greeting: Line = ""
+    prompt: Text = ""
+    apology: Line = "Sorry, something went wrong on my side. Could you say that again?"
+    """Said when thinking fails."""
+    stt: Stt = Stt()
+    llm: Llm = Llm()
+    tts: Tts = Tts()
+    turns: TurnTaking = TurnTaking()
+    tools: tuple[Tool, ...] = ()
+    limits: Limits = Limits()

@@ -1,0 +1,146 @@
+"""Lifecycle facts on JetStream: what happened in a call, for records and webhooks."""
+
+from typing import Literal
+
+import msgspec
+
+from trunkline.proto.ids import CallId, Epoch, Generation, Stage, ToolCallId, TurnId, UtteranceId, WorkerId
+
+
+class CallStarted(msgspec.Struct, frozen=True, kw_only=True, tag="call.started"):
+    """The carrier's stream is open and the agent is known. Exactly one per call."""
+
+    agent: str
+    carrier: str
+    carrier_call: str
+    edge: WorkerId
+    direction: Literal["inbound", "outbound"] = "inbound"
+
+
+class StageAssigned(msgspec.Struct, frozen=True, kw_only=True, tag="stage.assigned"):
+    """A worker took the call for its stage."""
+
+    stage: Stage
+    worker: WorkerId
+    epoch: Epoch
+    claim_ms: float
+
+
+class StageLost(msgspec.Struct, frozen=True, kw_only=True, tag="stage.lost"):
+    """The worker of a stage is gone."""
+
+    stage: Stage
+    worker: WorkerId
+    epoch: Epoch
+    reason: str
+
+
+class CallerSpoke(msgspec.Struct, frozen=True, kw_only=True, tag="caller.spoke"):
+    """The caller's turn, as transcribed. Empty when there was sound but no words."""
+
+    turn: TurnId
+    utterances: tuple[UtteranceId, ...]
+    text: str
+    onset_at: float
+    offset_at: float
+
+
+class AgentSpoke(msgspec.Struct, frozen=True, kw_only=True, tag="agent.spoke"):
+    """The agent's turn is over: all it meant to say, and what of it the caller heard."""
+
+    turn: TurnId
+    generation: Generation
+    said: str
+    heard: str
+    interrupted: bool
+    started_at: float
+    ended_at: float
+
+
+class CallerBargedIn(msgspec.Struct, frozen=True, kw_only=True, tag="caller.barged-in"):
+    """The caller spoke while the agent did; generations below `generation` are void."""
+
+    turn: TurnId
+    generation: Generation
+    onset_at: float
+    at: float
+
+
+class ToolCalled(msgspec.Struct, frozen=True, kw_only=True, tag="tool.called"):
+    """A tool is about to run. `arguments` is JSON text."""
+
+    turn: TurnId
+    tool_call: ToolCallId
+    name: str
+    arguments: str
+
+
+class ToolReturned(msgspec.Struct, frozen=True, kw_only=True, tag="tool.returned"):
+    """A tool has answered (`result`, JSON text) or failed (`error`)."""
+
+    turn: TurnId
+    tool_call: ToolCallId
+    name: str
+    took_ms: float
+    result: str = ""
+    error: str = ""
+
+
+class TurnMeasured(msgspec.Struct, frozen=True, kw_only=True, tag="turn.measured"):
+    """Where a turn's time went, from the caller's last sound to the agent's first; the parts sum to the whole."""
+
+    turn: TurnId
+    generation: Generation
+    endpoint_delay_ms: float
+    stt_final_ms: float
+    llm_ttft_ms: float
+    first_sentence_ms: float
+    tts_ttfb_ms: float
+    edge_ms: float
+    turn_latency_ms: float
+
+
+class KeyPressed(msgspec.Struct, frozen=True, kw_only=True, tag="key.pressed"):
+    """The caller pressed a key."""
+
+    digit: str
+    at: float
+
+
+class CallEnded(msgspec.Struct, frozen=True, kw_only=True, tag="call.ended"):
+    """The call is over. Exactly one per call, and the last fact of it."""
+
+    reason: str
+    duration_s: float
+    frames_in: int = 0
+    audio_ms_out: int = 0
+
+
+Fact = (
+    CallStarted
+    | StageAssigned
+    | StageLost
+    | CallerSpoke
+    | AgentSpoke
+    | CallerBargedIn
+    | ToolCalled
+    | ToolReturned
+    | TurnMeasured
+    | KeyPressed
+    | CallEnded
+)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact with its envelope. `id` is the same on every delivery: drop what you have seen."""
+
+    id: str
+    call: CallId
+    wall_at: float
+    fact: Fact
+    tenant: str = "default"
+
+
+def kind_of(fact: Fact) -> str:
+    """Return the tag of `fact`, for example ``call.started``."""
+    return str(type(fact).__struct_config__.tag)

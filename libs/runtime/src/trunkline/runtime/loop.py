@@ -1,0 +1,50 @@
+"""The event loop: which one, and how late it is."""
+
+import asyncio
+import contextlib
+from collections import deque
+
+from prometheus_client import CollectorRegistry, Histogram
+
+from trunkline.runtime.clock import Clock
+
+PERIOD_S = 0.1
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.5, 1.0, 5.0)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a uvloop loop where uvloop is installed (everywhere but Windows), else asyncio's own."""
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415 - absent on Windows
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return loop
+    return asyncio.new_event_loop()
+
+
+class LoopLag:
+    """How much later than asked the loop wakes a sleeper: what every call of this process suffers at once."""
+
+    def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
+        self._clock = clock
+        self._recent: deque[float] = deque(maxlen=600)
+        self._histogram = Histogram(
+            "trunkline_event_loop_lag_seconds",
+            "Delay of a timer of this process beyond what was asked",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+
+    async def watch(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            asked = self._clock.monotonic() + PERIOD_S
+            await asyncio.sleep(PERIOD_S)
+            lag = max(0.0, self._clock.monotonic() - asked)
+            self._recent.append(lag)
+            self._histogram.observe(lag)
+
+    @property
+    def worst_s(self) -> float:
+        """The worst of the last minute."""
+        return max(self._recent, default=0.0)

@@ -1,0 +1,1 @@
+"""Thinks: the conversation, language models and tools."""

@@ -1,0 +1,1 @@
+"""Terminates carrier media sockets and owns the call."""

@@ -1,0 +1,1 @@
+"""Delivers the facts of every call, in order, to files and webhooks."""

@@ -1,0 +1,1 @@
+"""Speaks: text to audio, cancellable in mid-utterance."""

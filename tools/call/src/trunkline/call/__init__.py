@@ -1,0 +1,1 @@
+"""A simulated caller with a scenario and a verdict."""

@@ -1,0 +1,1 @@
+"""A first call: run, watched, recorded and drawn."""
