@@ -63,8 +63,8 @@ def test_every_code_survives_decoding_and_encoding_but_negative_zero():
 def test_every_sample_comes_back_within_half_a_step():
     heard = np.frombuffer(g711.mulaw_to_pcm16(g711.pcm16_to_mulaw(EVERY_SAMPLE.astype("<i2").tobytes())), "<i2")
     magnitude = np.minimum(np.abs(EVERY_SAMPLE), 32_635)
-    # A segment's step is 8 · 2^s in PCM16 units, and with the bias of 132 segment s begins at 132 · 2^s.
-    half_step = 4 << np.floor(np.log2((magnitude + 132) / 132)).astype(np.int32)
+    # In PCM16 units and with the bias of 132 added, segment s begins at 128 · 2^s and has steps of 8 · 2^s.
+    half_step = 4 << np.floor(np.log2((magnitude + 132) / 128)).astype(np.int32)
     assert np.all(np.abs(np.sign(EVERY_SAMPLE) * magnitude - heard) <= half_step)
 
 

@@ -32,13 +32,16 @@ def test_a_stream_in_odd_pieces_is_the_whole_recording_at_the_new_rate(rate_hz):
 
 def test_a_flushed_stream_begins_anew():
     stream = Resampler(16_000, 8_000)
-    first = stream.push(tone(16_000).tobytes()) + stream.flush()
-    second = stream.push(tone(16_000).tobytes()) + stream.flush()
-    assert first == second
+    first, second = (
+        np.frombuffer(stream.push(tone(16_000).tobytes()) + stream.flush(), np.int16).astype(np.int32) for _ in range(2)
+    )
+    assert first.size == second.size == 8_000
+    assert np.abs(first - second).max() <= 2  # soxr dithers
 
 
 def test_what_lies_above_the_new_rate_is_gone():
-    assert np.abs(resample(tone(22_050, hz=6_000), 22_050, 8_000)).max() < 300
+    heard = resample(tone(22_050, hz=6_000), 22_050, 8_000)
+    assert np.abs(heard[400:-400]).max() <= 2
 
 
 def test_equal_rates_pass_through():

@@ -93,5 +93,5 @@ def test_a_bad_file_is_named_with_what_is_wrong(path, content, reason):
 
 
 def test_a_missing_file_is_named(path):
-    with pytest.raises(BadWav, match="call.wav: No such file"):
+    with pytest.raises(BadWav, match=r"call\.wav: No such file"):
         wav.read(path)

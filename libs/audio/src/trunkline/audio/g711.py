@@ -32,7 +32,7 @@ def _quantised() -> NDArray[np.int32]:
 
 
 def _decisions() -> NDArray[np.int32]:
-    """Return the 127 magnitudes, in PCM16 units, from which on the next higher code is sent: 1, 3, 5 … 7903, times 4."""
+    """Return the 127 magnitudes, in PCM16 units, from which on the next code is sent: four times 1, 3, 5 … 7903."""
     segment = np.arange(_SEGMENTS, dtype=np.int32).repeat(_STEPS)
     step = np.tile(np.arange(_STEPS, dtype=np.int32), _SEGMENTS)
     lower_edges = ((2 * step + 32) << segment) - 33

@@ -52,6 +52,11 @@ class Subscription:
         with contextlib.suppress(nats.errors.Error):
             await self._inner.unsubscribe()
 
+    async def drain(self) -> None:
+        """Stop, but hand over what the server had sent already: what is in flight is answered, not lost."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await self._inner.drain()
+
 
 class Bus:
     """A process's access to the bus. Made by `connect`."""

@@ -23,41 +23,62 @@ class Stt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """Something a script listens for. `hear` is a regular expression over what the caller said, lower case; its group
-    ``value``, or else the whole match, is kept. `values` renames what was heard.
+    """Something a script listens for in what the caller says.
+
+    Both expressions are searched in lower-case words without punctuation; of several matches the last counts, and of
+    it the group ``value`` if there is one. A value heard later replaces an earlier one.
     """
 
-    hear: Line
+    hear: Line = ""
+    """Taken whenever it is heard."""
+    hear_when_asked: Line = ""
+    """Taken only while the agent's last question was about it (its rule lists the slot under `asks`). Tried first."""
     values: dict[str, str] = {}
-    expected: bool = False
-    """Taken only while the agent's last question was about it (its rule lists the slot under `asks`)."""
+    """What was heard → what to keep. Anything else is kept as heard."""
+    proper: bool = False
+    """A proper name: its words are kept with capitals."""
+    forgets: tuple[str, ...] = ()
+    """Slots and result fields that no longer stand once this slot has another value."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """What a script answers, and when. The first rule that holds is taken."""
+    """What a script answers, and when.
+
+    What a script knows are its slots and the fields its tools returned (`Tool.returns`), in one set of names, and two
+    more: ``heard`` (``clear`` when a slot was filled or a rule with `hear` was taken, ``unclear`` when neither,
+    ``nothing`` when there were no words) and, after a tool, ``failed`` (``yes`` or ``no``).
+    """
 
     hear: Line = ""
     """Regular expression searched in the caller's last words. Empty: whatever they were."""
     known: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     where: dict[str, str] = {}
-    """Slot or field of the last result → the value it must have."""
+    """Name → the value it must have."""
     after: Name | None = None
     """The tool whose result has just come in. Rules without it answer the caller, not a result."""
-    asks: tuple[str, ...] = ()
+    remember: dict[str, str] = {}
+    """Slot → what to put there; before `say`."""
     forget: tuple[str, ...] = ()
+    """Names that no longer stand; after `say` and `arguments`."""
+    asks: tuple[str, ...] = ()
+    """Slots that `say` asks the caller for."""
     say: Line = ""
-    """With ``{slot}`` or ``{field}`` of the last result filled in, and markers such as ``[END_CALL]``."""
+    """With ``{name}`` filled in, and markers such as ``[END_CALL]``."""
     tool: Name | None = None
     arguments: dict[str, str] = {}
+    """Argument → text, with ``{name}`` filled in."""
+    goes_on: bool = False
+    """The next rule that holds speaks as well."""
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """A dialogue that needs no model."""
+    """A dialogue that needs no model. The first rule that holds answers."""
 
     slots: dict[str, Slot] = {}
     rules: tuple[Rule, ...] = ()
     fallback: Line = "Sorry, I did not understand that. Could you say it again?"
+    """Said when no rule holds."""
 
 
 class Llm(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +123,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     description: Text = ""
     parameters: dict[str, object] = {}
     """JSON Schema of the arguments, as a model is shown it."""
+    returns: tuple[str, ...] = ()
+    """Fields of the result that a script may use."""
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
 
 

@@ -23,3 +23,18 @@ class _System:
 
 SYSTEM: Clock = _System()
 """The machine's clock."""
+
+
+class Steady:
+    """Wall-clock seconds that never jump: the wall time of its making plus what the monotonic clock has counted since.
+
+    Good for the length of a call: it can be compared with other processes' wall clocks and used for deadlines.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._offset = clock.wall() - clock.monotonic()
+
+    def now(self) -> float:
+        """Return seconds since 1970."""
+        return self._clock.monotonic() + self._offset

@@ -13,7 +13,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -53,8 +54,12 @@ class Service(Protocol):
 class Chassis:
     """What the process gives its service."""
 
-    def __init__(self, name: str, base: BaseSettings, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, name: str, base: BaseSettings, environ: Mapping[str, str] = MappingProxyType({}), clock: Clock = SYSTEM
+    ) -> None:
         self.name = name
+        self.environ = environ
+        """The process's variables, for providers that bring settings of their own."""
         self.base = base
         self.clock = clock
         self.registry = CollectorRegistry()
@@ -156,7 +161,7 @@ def run(name: str, settings_type: type[S], build: Build[S]) -> None:
 
 
 async def _live(name: str, base: BaseSettings, web: HttpSettings, settings: S, build: Build[S]) -> int:
-    chassis = Chassis(name, base)
+    chassis = Chassis(name, base, os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, chassis.on_signal, number)

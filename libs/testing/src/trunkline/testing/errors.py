@@ -22,4 +22,12 @@ class NatsNotStarted(TestingError):
 
 
 class CallFailed(TestingError):
-    """The far side refused the call; the text says at which step and what it answered."""
+    """The far side refused the call; the text says at which step and what it answered.
+
+    Attributes:
+        status: HTTP status of the webhook or the WebSocket handshake; None if nothing answered.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status

@@ -25,12 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"trunkline dev: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return asyncio.run(_run(plan))
+        return asyncio.run(run_until_asked(plan))
     except KeyboardInterrupt:  # before the loop had its handlers
         return 0
 
 
-async def _run(plan: Plan) -> int:
+async def run_until_asked(plan: Plan) -> int:
+    """Run `plan` until a signal asks to stop; return the exit code."""
     colour = wants_colour(plan.environ, tty=sys.stdout.isatty())
     write = _writer()
     journal = Journal(write, (spec.name for spec in plan.services), colour=colour)

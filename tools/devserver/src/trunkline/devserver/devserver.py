@@ -20,7 +20,7 @@ from trunkline.devserver.journal import Journal
 from trunkline.devserver.post import Post
 from trunkline.devserver.reload import concerned, watched
 from trunkline.devserver.services import ServiceSpec
-from trunkline.devserver.settings import DEFAULT_PORT, Plan
+from trunkline.devserver.settings import Plan
 from trunkline.testing.errors import NatsMissing, NatsNotStarted
 from trunkline.testing.nats_server import run_nats
 
@@ -77,11 +77,10 @@ class Devserver:
         Raises:
             StartFailed: one of them is not; the others may run and are to be stopped.
         """
-        async with _first_error():
-            async with asyncio.TaskGroup() as group:
-                for posts in self._posts.values():
-                    for post in posts:
-                        group.create_task(post.man())
+        async with _first_error(), asyncio.TaskGroup() as group:
+            for posts in self._posts.values():
+                for post in posts:
+                    group.create_task(post.man())
         if self.plan.reload:
             self._reloading = asyncio.create_task(self._reload(), name="reload")
 
@@ -171,17 +170,17 @@ def choose_port(plan: Plan, journal: Journal) -> int:
     """Return the edge's port.
 
     Raises:
-        PortTaken: the plan names one that somebody else has.
+        PortTaken: the plan fixes one that somebody else has.
     """
     if plan.port == 0:
         return ports.any_free(plan.host)
-    wanted = plan.port or DEFAULT_PORT
-    if ports.is_free(wanted, plan.host):
-        return wanted
-    taken = PortTaken(wanted, ports.holder(wanted), ports.next_free(wanted, plan.host))
-    if plan.port is not None:
+    if ports.is_free(plan.port, plan.host):
+        return plan.port
+    taken = PortTaken(plan.port, ports.holder(plan.port), ports.next_free(plan.port, plan.host))
+    if plan.port_is_fixed:
         raise taken
-    journal.say(f"port {wanted} is taken" + (f" by {taken.holder}" if taken.holder else "") + f"; using {taken.free}")
+    by = f" by {taken.holder}" if taken.holder else ""
+    journal.say(f"port {plan.port} is taken{by}; using {taken.free}")
     return taken.free
 
 

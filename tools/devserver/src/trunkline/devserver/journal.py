@@ -6,7 +6,7 @@ from typing import Final
 
 COLOURS: Final = {"edge": "36", "stt": "32", "brain": "35", "tts": "34", "events": "33", "dev": "1"}
 _OTHERS: Final = ("96", "92", "95", "94", "93")
-_LEVELS: Final = ((re.compile(r"\bwarning\b"), "33"), (re.compile(r"\b(?:error|critical)\b"), "31"))
+_LEVEL: Final = re.compile(r"\b(?:warning|error|critical)\b")
 _LEVEL_WITHIN: Final = 24
 """The level stands right after the time; further on, the word is just a word."""
 
@@ -39,8 +39,8 @@ def tagged(name: str, text: str, width: int, *, colour: bool) -> str:
 
 
 def _with_level(text: str) -> str:
-    head, rest = text[:_LEVEL_WITHIN], text[_LEVEL_WITHIN:]
-    for word, hue in _LEVELS:
-        if word.search(head):
-            return word.sub(lambda found, hue=hue: f"\x1b[{hue}m{found[0]}\x1b[0m", head, count=1) + rest
-    return text
+    found = _LEVEL.search(text, 0, _LEVEL_WITHIN)
+    if found is None:
+        return text
+    hue = "33" if found[0] == "warning" else "31"
+    return f"{text[: found.start()]}\x1b[{hue}m{found[0]}\x1b[0m{text[found.end() :]}"

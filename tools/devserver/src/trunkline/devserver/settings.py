@@ -39,8 +39,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     workers: dict[str, int] = {}
     """Processes per service where it is more than one."""
     host: str = "127.0.0.1"
-    port: int | None = None
-    """Port of the edge: this one or none at all; 0 for any; None for 8080 or the next free one."""
+    port: int = DEFAULT_PORT
+    """Port of the edge; 0 for any."""
+    port_is_fixed: bool = False
+    """Whether another port will not do when this one is taken."""
     nats_url: str = ""
     """Empty: an embedded NATS."""
     data: Path | None = None
@@ -70,10 +72,12 @@ def plan_of(argv: Sequence[str] | None, environ: Mapping[str, str]) -> Plan:
     agents = options.agents or environ.get("TRUNKLINE_AGENTS") or ""
     if agents and not Path(agents).is_dir():
         raise BadOption(f"the folder of agent files, {agents}, does not exist")
+    port = _port(options.port, environ)
     return Plan(
         workers=workers,
         host=environ.get("TRUNKLINE_EDGE_HOST") or "127.0.0.1",
-        port=_port(options.port, environ),
+        port=DEFAULT_PORT if port is None else port,
+        port_is_fixed=port is not None,
         nats_url=environ.get("TRUNKLINE_NATS_URL") or "",
         data=Path(options.data) if options.data else None,
         agents=Path(agents).resolve() if agents else find_agents(Path.cwd()),

@@ -1,0 +1,196 @@
+"""Claims, capacity, releases and orphans, on a real nats-server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from trunkline.bus import Bus, BusUnavailable, Heartbeat, NoWorker, Unservable, Worker
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent
+from trunkline.proto.ids import CallId, call_id_of, new_worker_id
+from trunkline.proto.messages import Claim, Claimed, HangUp, Refused, Release, Released
+from trunkline.testing.nats_server import run_nats
+
+pytestmark = pytest.mark.integration
+
+EDGE = new_worker_id("edge")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with run_nats() as server:
+        yield server.url
+
+
+class Session:
+    def __init__(self) -> None:
+        self.closed: str | None = None
+
+    async def close(self, reason: str) -> None:
+        self.closed = reason
+
+
+def claim_of(call: str, epoch: int = 1, agent: str = "test") -> Claim:
+    return Claim(call=call_id_of("test", call), stage="stt", epoch=epoch, edge=EDGE, agent=Agent(name=agent))
+
+
+class Stage:
+    """One worker of a stage, and somebody who asks it."""
+
+    def __init__(self, bus: Bus, capacity: int) -> None:
+        self.bus = bus
+        self.opened: dict[CallId, Session] = {}
+        self.worker = Worker(bus, stage="stt", worker=new_worker_id("stt"), capacity=capacity, open_call=self.open_call)
+
+    async def open_call(self, claim: Claim) -> Session:
+        if claim.agent.name == "broken":
+            raise Unservable("stt.grammar: no such grammar")
+        self.opened[claim.call] = Session()
+        return self.opened[claim.call]
+
+    async def ask(self, claim: Claim) -> Claimed | Refused:
+        data = await self.bus.request(subjects.claim("stt"), claim, timeout_s=1)
+        return codec.decode(codec.CLAIM_REPLY, data)
+
+    async def release(self, claim: Claim) -> Released:
+        message = Release(call=claim.call, epoch=claim.epoch)
+        return codec.decode(codec.RELEASED, await self.bus.request(subjects.release(self.worker.worker), message, 1))
+
+
+@asynccontextmanager
+async def stage(url: str, capacity: int = 2) -> AsyncIterator[Stage]:
+    bus = await Bus.connect(url, name="test", on_lost=lambda _: None)
+    one = Stage(bus, capacity)
+    await one.worker.start()
+    try:
+        yield one
+    finally:
+        await one.worker.stop()
+        await bus.close()
+
+
+def run(url: str, story: Callable[[Stage], Awaitable[None]], capacity: int = 2) -> None:
+    async def tell() -> None:
+        async with asyncio.timeout(10):
+            async with stage(url, capacity) as one:
+                await story(one)
+
+    asyncio.run(tell())
+
+
+def test_a_call_is_claimed_and_let_go(url):
+    async def story(one: Stage) -> None:
+        claim = claim_of("a")
+        reply = await one.ask(claim)
+        assert isinstance(reply, Claimed)
+        assert reply.free == 1
+        assert (await one.release(claim)).known
+        assert one.opened[claim.call].closed == "call-ended"
+        assert not (await one.release(claim)).known
+
+    run(url, story)
+
+
+def test_a_full_worker_is_no_longer_there_until_a_call_ends(url):
+    async def story(one: Stage) -> None:
+        first = claim_of("a")
+        await one.ask(first)
+        with pytest.raises(NoWorker):
+            await one.ask(claim_of("b"))
+        await one.release(first)
+        assert isinstance(await one.ask(claim_of("b")), Claimed)
+
+    run(url, story, capacity=1)
+
+
+def test_a_draining_worker_takes_nothing_new_and_ends_with_its_last_call(url):
+    async def story(one: Stage) -> None:
+        claim = claim_of("a")
+        await one.ask(claim)
+        drain = asyncio.create_task(one.worker.drain())
+        while True:
+            try:
+                await one.ask(claim_of("b"))
+            except NoWorker:
+                break
+        assert not drain.done()
+        await one.release(claim)
+        await drain
+
+    run(url, story)
+
+
+def test_a_worker_says_why_it_cannot_serve_a_call(url):
+    async def story(one: Stage) -> None:
+        reply = await one.ask(claim_of("a", agent="broken"))
+        assert isinstance(reply, Refused)
+        assert "stt.grammar" in reply.reason
+        assert not reply.retry
+        assert one.worker.calls == 0
+
+    run(url, story)
+
+
+def test_a_higher_epoch_takes_the_call_over_and_a_lower_one_is_refused(url):
+    async def story(one: Stage) -> None:
+        await one.ask(claim_of("a", epoch=2))
+        first = one.opened[claim_of("a").call]
+        assert isinstance(await one.ask(claim_of("a", epoch=1)), Refused)
+        assert isinstance(await one.ask(claim_of("a", epoch=3)), Claimed)
+        assert first.closed == "claimed-again"
+        assert one.worker.calls == 1
+
+    run(url, story)
+
+
+def test_a_malformed_claim_is_refused_and_harms_nobody(url):
+    async def story(one: Stage) -> None:
+        data = await one.bus.request(subjects.claim("stt"), HangUp(epoch=1, generation=1, reason="no claim"), 1)
+        reply = codec.decode(codec.CLAIM_REPLY, data)
+        assert isinstance(reply, Refused)
+        assert isinstance(await one.ask(claim_of("a")), Claimed)
+
+    run(url, story)
+
+
+def test_a_call_whose_edge_fell_silent_is_let_go(url):
+    async def story(one: Stage) -> None:
+        beat = Heartbeat(one.bus, stage="edge", worker=EDGE, calls=lambda: 1, capacity=1)
+        beat.start()
+        claim = claim_of("a")
+        await one.ask(claim)
+        await asyncio.sleep(2.6)  # longer than an edge may be silent: it is not, it beats
+        assert one.worker.calls == 1
+        await beat.stop()
+        while one.worker.calls:
+            await asyncio.sleep(0.05)
+        assert one.opened[claim.call].closed == "edge-lost"
+
+    run(url, story)
+
+
+def test_a_server_that_is_not_there_is_an_error_that_names_the_setting():
+    async def story() -> None:
+        with pytest.raises(BusUnavailable, match=r"127\.0\.0\.1:1 .*TRUNKLINE_NATS_URL"):
+            await Bus.connect("nats://user:secret@127.0.0.1:1", name="test", on_lost=lambda _: None, within_s=0.5)
+
+    asyncio.run(story())
+
+
+def test_audio_that_nobody_hears_is_known_at_once(url):
+    async def story(one: Stage) -> None:
+        unheard: asyncio.Queue[str] = asyncio.Queue()
+        await one.bus.media.watch_unheard(unheard.put_nowait)
+        call = call_id_of("test", "a")
+        subject = subjects.media(one.worker.worker, call)
+        await one.bus.media.publish_frame(subject, b"frame", one.bus.media.reply_to(call))
+        assert await unheard.get() == call
+        frames: asyncio.Queue[bytes] = asyncio.Queue()
+        await one.bus.media.subscribe(subjects.media_of(one.worker.worker), lambda _, data: frames.put_nowait(data))
+        await one.bus.media.publish_frame(subject, b"heard", one.bus.media.reply_to(call))
+        assert await frames.get() == b"heard"
+        assert unheard.empty()
+
+    run(url, story)

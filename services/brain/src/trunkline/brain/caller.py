@@ -1,0 +1,58 @@
+"""What the caller has said since the agent last had the floor. Pure."""
+
+from trunkline.brain.measure import TurnTimes
+from trunkline.proto.events import CallerSpoke
+from trunkline.proto.ids import TurnId, UtteranceId
+from trunkline.proto.messages import FinalTranscript, TurnEnded
+
+
+class CallerTurn:
+    """What the caller has said since the agent had the floor."""
+
+    def __init__(self) -> None:
+        self.utterances: list[UtteranceId] = []
+        self.over = False
+        self.times: TurnTimes | None = None
+        self._before = ""
+        self._words: dict[UtteranceId, list[str]] = {}
+        self._onset_at = 0.0
+        self._offset_at = 0.0
+
+    def began(self, utterance: UtteranceId, onset_at: float) -> None:
+        """Note that a stretch of speech began."""
+        if not self.utterances:
+            self._onset_at = onset_at
+        if utterance not in self.utterances:
+            self.utterances.append(utterance)
+        self.over = False
+
+    def said(self, final: FinalTranscript) -> None:
+        """Add words that stand."""
+        self.began(final.utterance, final.onset_at)
+        self._words.setdefault(final.utterance, []).append(final.text)
+
+    def ended(self, event: TurnEnded) -> None:
+        """Note that the caller has finished."""
+        self.over = True
+        self._offset_at = event.speech_ended_at
+        self.times = TurnTimes(event.speech_ended_at, event.endpoint_at, event.final_at)
+
+    def resume(self, text: str) -> None:
+        """Put `text`, said before an answer that nobody heard, in front."""
+        self._before = f"{text} {self._before}".strip()
+
+    @property
+    def text(self) -> str:
+        """All the words, in order."""
+        said = " ".join(word for words in self._words.values() for word in words)
+        return f"{self._before} {said}".strip()
+
+    def fact(self, turn: TurnId) -> CallerSpoke:
+        """Return the record of it."""
+        return CallerSpoke(
+            turn=turn,
+            utterances=tuple(self.utterances),
+            text=self.text,
+            onset_at=self._onset_at,
+            offset_at=self._offset_at,
+        )

@@ -1,0 +1,152 @@
+"""What the caller heard of what the agent said. Pure.
+
+An agent's turn is a list of utterances (sentences). Each is on its way, heard in full, or cut; the history that a model
+is shown, and the records, hold what was heard.
+"""
+
+from enum import Enum
+
+import msgspec
+
+from trunkline.brain.llm import AgentSaid
+from trunkline.proto.ids import Generation, TurnId, UtteranceId
+
+CHARACTERS_PER_S = 14.0
+"""Pace of speech when nothing better is known; English text read aloud runs at 13 to 16 characters a second."""
+
+
+class Fate(Enum):
+    """What became of an utterance."""
+
+    SAID = "said"
+    STARTED = "started"
+    FINISHED = "finished"
+    CUT = "cut"
+
+
+class Utterance(msgspec.Struct):
+    """A sentence of the agent's."""
+
+    id: UtteranceId
+    text: str
+    said_at: float
+    fate: Fate = Fate.SAID
+    heard: str = ""
+
+
+def heard_words(text: str, heard_ms: int, total_ms: int, *, complete: bool) -> str:
+    """Return the words of `text` that fit into `heard_ms` of its `total_ms` of audio, never half a word.
+
+    `complete` says that `total_ms` is all of the audio; otherwise the rest was still to come, and the usual pace of
+    speech bounds it from below.
+    """
+    if not complete:
+        total_ms = max(total_ms, int(len(text) / CHARACTERS_PER_S * 1000))
+    if total_ms <= 0 or heard_ms <= 0:
+        return ""
+    if heard_ms >= total_ms:
+        return text
+    reach = len(text) * heard_ms / total_ms
+    words = text.split()
+    kept: list[str] = []
+    used = 0
+    for word in words:
+        used += len(word)
+        if used > reach:
+            break
+        kept.append(word)
+        used += 1
+    return " ".join(kept)
+
+
+class Speaking:
+    """The agent's current turn: what it says, and how far the caller has heard it."""
+
+    def __init__(self, turn: TurnId, generation: Generation) -> None:
+        self.turn = turn
+        self.generation = generation
+        self.utterances: list[Utterance] = []
+        self.complete = False
+        """Whether nothing more will be said in this turn."""
+        self.end_reason: str | None = None
+        """Why the call ends once this turn was heard; None when it goes on."""
+        self.started_at: float | None = None
+
+    def say(self, utterance: UtteranceId, text: str, at: float) -> None:
+        """Add a sentence."""
+        self.utterances.append(Utterance(id=utterance, text=text, said_at=at))
+
+    def find(self, utterance: UtteranceId) -> Utterance | None:
+        """Return the utterance of that id, or None when it is not of this turn."""
+        return next((known for known in self.utterances if known.id == utterance), None)
+
+    def started(self, utterance: Utterance, at: float) -> bool:
+        """Note that audio of `utterance` left for the caller; return whether it is the turn's first."""
+        if utterance.fate is Fate.SAID:
+            utterance.fate = Fate.STARTED
+        first = self.started_at is None
+        if first:
+            self.started_at = at
+        return first
+
+    def finished(self, utterance: Utterance) -> None:
+        """Note that the caller has heard all of `utterance`."""
+        utterance.fate = Fate.FINISHED
+        utterance.heard = utterance.text
+
+    def cut(self, utterance: Utterance, heard_ms: int, total_ms: int, *, complete: bool) -> None:
+        """Note that `utterance` was ended early."""
+        utterance.fate = Fate.CUT
+        utterance.heard = heard_words(utterance.text, heard_ms, total_ms, complete=complete)
+
+    def close(self) -> None:
+        """Nothing more will be learned: what has not been reported heard was not heard."""
+        for utterance in self.coming:
+            utterance.fate = Fate.CUT
+
+    @property
+    def coming(self) -> list[Utterance]:
+        """What is still on its way to the caller."""
+        return [u for u in self.utterances if u.fate in {Fate.SAID, Fate.STARTED}]
+
+    @property
+    def audible(self) -> bool:
+        """Whether the caller has heard anything of this turn."""
+        return self.started_at is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the fate of all that was said is known."""
+        return not self.coming
+
+    @property
+    def said(self) -> str:
+        """All that was meant to be heard."""
+        return " ".join(u.text for u in self.utterances)
+
+    @property
+    def heard(self) -> str:
+        """What was heard, as far as is known."""
+        return " ".join(u.heard for u in self.utterances if u.heard)
+
+    @property
+    def unheard(self) -> list[str]:
+        """The sentences to say again if the turn was cut for nothing: from the one that was cut."""
+        return [u.text for u in self.utterances if u.fate is not Fate.FINISHED]
+
+    def expected_s(self) -> float:
+        """Return how long what is on its way takes to say, at the usual pace."""
+        return sum(len(u.text) for u in self.coming) / CHARACTERS_PER_S
+
+
+class Passage:
+    """Sentences the agent said in a row, in the history; what was heard of them may still change."""
+
+    def __init__(self) -> None:
+        self.utterances: list[Utterance] = []
+
+    def message(self) -> AgentSaid:
+        """Return it for a model. What is still on its way counts as heard."""
+        coming = {Fate.SAID, Fate.STARTED}
+        heard = " ".join(u.text if u.fate in coming else u.heard for u in self.utterances)
+        return AgentSaid(text=" ".join(u.text for u in self.utterances), heard=heard.strip())

@@ -1,0 +1,227 @@
+"""The seam to language models: what one is asked, what it streams back, and where providers are found.
+
+It knows no vendor, no wire format and nothing of calls but their ids. A provider turns `LlmRequest` into its own
+format and its own stream into `LlmDelta`; whoever asks cannot tell which one answers.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal, Protocol, cast
+
+import msgspec
+
+from trunkline.brain.errors import Misconfigured
+from trunkline.proto.agent import Agent, Llm, Tool
+from trunkline.proto.ids import CallId, ToolCallId, TurnId
+
+ENTRY_POINTS: Final = "trunkline.llm_providers"
+
+# --- what has been said ----------------------------------------------------------------------------------------------
+
+
+class CallerSaid(msgspec.Struct, frozen=True, kw_only=True, tag="caller"):
+    """What the caller said, as transcribed. Empty when there was sound but no words."""
+
+    text: str
+
+
+class AgentSaid(msgspec.Struct, frozen=True, kw_only=True, tag="agent"):
+    """What the agent meant to say, without markers, and how much of it the caller heard.
+
+    A model is shown `heard`, so that it does not believe it said what nobody heard.
+    """
+
+    text: str
+    heard: str
+
+
+class ToolAsked(msgspec.Struct, frozen=True, kw_only=True, tag="tool-asked"):
+    """The model asked for a tool. `arguments` is the JSON text as the model wrote it."""
+
+    tool_call: ToolCallId
+    name: str
+    arguments: str
+
+
+class ToolAnswered(msgspec.Struct, frozen=True, kw_only=True, tag="tool-answered"):
+    """The tool's `result` (JSON text), or why there is none (`error`)."""
+
+    tool_call: ToolCallId
+    name: str
+    result: str = ""
+    error: str = ""
+
+
+class SystemNote(msgspec.Struct, frozen=True, kw_only=True, tag="note"):
+    """Something the model should know that nobody said: a key pressed, a long silence, a transfer that failed."""
+
+    text: str
+
+
+Message = CallerSaid | AgentSaid | ToolAsked | ToolAnswered | SystemNote
+"""One entry of the history. Tagged, so that a history can be stored and read back."""
+
+
+class LlmRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an answer depends on: a provider keeps nothing between requests.
+
+    `messages` are in the order in which things were decided, the oldest first: what the agent said before it asked
+    for a tool comes before the `ToolAsked`. `tools` is empty when none may be asked for any more.
+    """
+
+    call: CallId
+    turn: TurnId
+    llm: Llm
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tenant: str = "default"
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """The next piece of what is to be said: some characters, cut anywhere. May hold markers, whole or in part."""
+
+    text: str
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool is wanted. Whole: an adapter collects the pieces, because nothing can start before the last one.
+
+    `arguments` is JSON text; nobody has checked it yet.
+    """
+
+    id: ToolCallId
+    name: str
+    arguments: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer cost, in the provider's tokens."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the input that were cheaper because the provider had seen them."""
+    output_tokens: int = 0
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer is complete. The last delta of every stream that is not closed early."""
+
+    reason: Literal["stop", "tool-calls", "length", "refused"] = "stop"
+    usage: Usage = Usage()
+
+
+LlmDelta = TextDelta | ToolCall | Finished
+LlmStream = AsyncGenerator[LlmDelta, None]
+
+
+class LlmCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider can do, as data, so that nobody asks for its name."""
+
+    tools: bool = True
+    usage: bool = True
+    """`Finished.usage` is filled in."""
+
+
+class LlmProvider(Protocol):
+    """A source of answers. One instance serves every call of a process."""
+
+    @property
+    def capabilities(self) -> LlmCapabilities:
+        """What this provider can do."""
+        ...
+
+    def check(self, agent: Agent) -> None:
+        """Say at claim time what would go wrong in the call. Does no I/O.
+
+        Raises:
+            Misconfigured: the agent lacks a setting or has a wrong one; names the setting.
+        """
+        ...
+
+    def stream(self, request: LlmRequest) -> LlmStream:
+        """Answer `request`: any number of `TextDelta` and `ToolCall` in the order meant, then one `Finished`.
+
+        Nothing is sent before the first step. Closing the stream (``aclose``), or cancelling whoever waits for its
+        next delta, cancels the request and frees what it held.
+
+        Raises:
+            LlmError: while iterating; what has been streamed before stands.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free connections. No stream is open any more."""
+        ...
+
+
+# --- where providers are found ---------------------------------------------------------------------------------------
+
+LlmFactory = Callable[[Mapping[str, str]], LlmProvider]
+"""Makes a provider from the process's environment (keys, base addresses). A class with such a constructor will do."""
+
+_OURS: Final[Mapping[str, tuple[str, str]]] = {
+    "script": ("trunkline.brain.providers.script", "ScriptLlm"),
+    "bench": ("trunkline.brain.providers.bench", "BenchLlm"),
+}
+
+
+class LlmProviders:
+    """The providers of one process: each is imported and made when the first agent names it, and kept.
+
+    Others are installed as entry points of the group ``trunkline.llm_providers``, a name → an `LlmFactory`. Our own
+    names cannot be taken over.
+
+    Args:
+        environ: what factories read their settings from.
+        installed: entry points to offer instead of the installed ones.
+    """
+
+    def __init__(self, environ: Mapping[str, str], installed: Iterable[EntryPoint] | None = None) -> None:
+        self._environ = environ
+        found = entry_points(group=ENTRY_POINTS) if installed is None else installed
+        self._installed = {point.name: point for point in found}
+        self._made: dict[str, LlmProvider] = {}
+
+    def names(self) -> list[str]:
+        """Return the names an agent may give as ``llm.provider``."""
+        return sorted({*_OURS, *self._installed})
+
+    def open(self, agent: Agent) -> LlmProvider:
+        """Return the provider that `agent` names, made if need be and checked against the agent.
+
+        Raises:
+            Misconfigured: there is no such provider, it cannot be made, or the agent lacks what it needs.
+        """
+        name = agent.llm.provider
+        provider = self._made.get(name)
+        if provider is None:
+            provider = self._made[name] = self._make(name)
+        provider.check(agent)
+        return provider
+
+    async def aclose(self) -> None:
+        """Close every provider that was made."""
+        while self._made:
+            _, provider = self._made.popitem()
+            await provider.aclose()
+
+    def _make(self, name: str) -> LlmProvider:
+        if name in _OURS:
+            module, attribute = _OURS[name]
+            factory = cast("LlmFactory", getattr(import_module(module), attribute))
+            return factory(self._environ)
+        point = self._installed.get(name)
+        if point is None:
+            raise Misconfigured("llm.provider", f"no provider {name!r}; there are {', '.join(self.names())}")
+        try:
+            factory = cast("LlmFactory", point.load())
+            return factory(self._environ)
+        except Misconfigured:
+            raise
+        except Exception as error:
+            raise Misconfigured("llm.provider", f"{name!r} ({point.value}) cannot be used: {error}") from error

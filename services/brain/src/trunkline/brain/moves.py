@@ -1,0 +1,148 @@
+"""What the conversation is told and what it orders. Pure data.
+
+Besides these, the conversation is told the messages of the bus as they are: speech, playout and keys.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from trunkline.brain.llm import Message, ToolCall
+from trunkline.proto.events import Fact
+from trunkline.proto.ids import Generation, ToolCallId, TurnId, UtteranceId
+from trunkline.proto.messages import DigitPressed, PlayoutMessage, SpeechMessage
+
+Timer = Literal["silence", "playout", "duration", "keys"]
+
+# --- told ------------------------------------------------------------------------------------------------------------
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The call is ours. `generation` is the highest one anybody has seen."""
+
+    generation: Generation
+
+
+class ThoughtCame(msgspec.Struct, frozen=True):
+    """The model streamed some text in answer to `Think` number `thought`."""
+
+    thought: int
+    text: str
+
+
+class ToolWanted(msgspec.Struct, frozen=True):
+    """The model asked for a tool in answer to `Think` number `thought`."""
+
+    thought: int
+    call: ToolCall
+
+
+class ThoughtEnded(msgspec.Struct, frozen=True):
+    """The answer to `Think` number `thought` is complete, or broke off for the reason `failure`."""
+
+    thought: int
+    failure: str = ""
+
+
+class ToolDone(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool has answered, or failed (`error`)."""
+
+    tool_call: ToolCallId
+    name: str
+    took_ms: float
+    result: str = ""
+    error: str = ""
+
+
+class TimerFired(msgspec.Struct, frozen=True):
+    """The time set by `ArmTimer` has come."""
+
+    timer: Timer
+
+
+Told = (
+    Opened
+    | ThoughtCame
+    | ToolWanted
+    | ThoughtEnded
+    | ToolDone
+    | TimerFired
+    | SpeechMessage
+    | PlayoutMessage
+    | DigitPressed
+)
+
+# --- ordered ---------------------------------------------------------------------------------------------------------
+
+
+class Speak(msgspec.Struct, frozen=True):
+    """Have a sentence said."""
+
+    generation: Generation
+    utterance: UtteranceId
+    text: str
+
+
+class Void(msgspec.Struct, frozen=True):
+    """Make speech of generations below `generation` void, everywhere."""
+
+    generation: Generation
+    reason: Literal["barge-in", "resumed-turn", "ending"]
+    onset_at: float = 0.0
+
+
+class Think(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the model; whatever it was asked before no longer matters."""
+
+    thought: int
+    turn: TurnId
+    messages: tuple[Message, ...]
+    tools: bool
+
+
+class StopThinking(msgspec.Struct, frozen=True):
+    """Let the model's answer go."""
+
+
+class RunTool(msgspec.Struct, frozen=True, kw_only=True):
+    """Run a tool. Nothing the caller says stops it."""
+
+    turn: TurnId
+    tool_call: ToolCallId
+    name: str
+    arguments: str
+
+
+class EndCall(msgspec.Struct, frozen=True):
+    """Hang up."""
+
+    generation: Generation
+    reason: str
+
+
+class ArmTimer(msgspec.Struct, frozen=True):
+    """Fire `timer` at `at`; one that is set already is moved."""
+
+    timer: Timer
+    at: float
+
+
+class DisarmTimer(msgspec.Struct, frozen=True):
+    """Forget `timer`."""
+
+    timer: Timer
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """Record a fact."""
+
+    fact: Fact
+
+
+class Ignore(msgspec.Struct, frozen=True):
+    """Something came too late, or from a past assignment; counted under `reason`."""
+
+    reason: str
+
+
+Order = Speak | Void | Think | StopThinking | RunTool | EndCall | ArmTimer | DisarmTimer | Emit | Ignore

@@ -1,0 +1,32 @@
+"""The ``bench`` provider: the same twelve words to everything, at once, for load work."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta
+from trunkline.proto.agent import Agent
+
+ANSWER: Final = "This answer has twelve words and is given to you at once."
+_DELTAS: Final = tuple(TextDelta(f" {word}" if at else word) for at, word in enumerate(ANSWER.split()))
+
+
+class BenchLlm:
+    """One sentence, word by word, without waiting."""
+
+    capabilities = LlmCapabilities(tools=False, usage=False)
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        del environ  # there is nothing to set
+
+    def check(self, agent: Agent) -> None:
+        """Accept every agent."""
+
+    async def stream(self, request: LlmRequest) -> LlmStream:
+        """Answer with the sentence, whatever was said."""
+        del request
+        for delta in _DELTAS:
+            yield delta
+        yield Finished()
+
+    async def aclose(self) -> None:
+        """Nothing to free."""

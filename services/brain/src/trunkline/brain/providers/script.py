@@ -1,0 +1,57 @@
+"""The ``script`` provider: streams what the agent's script answers, word by word, as a model would."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from trunkline.brain.errors import Misconfigured
+from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta, ToolAsked, ToolCall
+from trunkline.brain.script import Reply, answer, validate
+from trunkline.proto.agent import Agent
+from trunkline.proto.ids import ToolCallId
+
+_WORD: Final = re.compile(r"\s*\S+")
+
+
+class ScriptLlm:
+    """A dialogue in the agent file instead of a model. Keeps nothing: the history is all it needs."""
+
+    capabilities = LlmCapabilities(tools=True, usage=False)
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        del environ  # there is nothing to set
+
+    def check(self, agent: Agent) -> None:
+        """Refuse an agent whose script is missing or could fail in a call."""
+        if agent.llm.script is None:
+            raise Misconfigured("llm.script", "the provider 'script' needs a script")
+        problems = validate(agent.llm.script, agent.tools)
+        if problems:
+            first, *others = problems
+            more = "".join(f"; {problem.path}: {problem.text}" for problem in others)
+            raise Misconfigured(first.path, first.text + more)
+
+    async def stream(self, request: LlmRequest) -> LlmStream:
+        """Answer the last words or the last result of the history."""
+        script = request.llm.script
+        if script is None:
+            raise Misconfigured("llm.script", "the provider 'script' needs a script")
+        reply: Reply = answer(script, request.messages, {tool.name for tool in request.tools})
+        for word in _WORD.findall(reply.say):
+            yield TextDelta(word)
+        if reply.tool is None:
+            yield Finished()
+            return
+        # The same history names the call the same, so that a worker that takes over does not act twice.
+        asked = sum(isinstance(message, ToolAsked) for message in request.messages)
+        yield ToolCall(
+            id=ToolCallId(f"t{request.turn}-{asked + 1}"),
+            name=reply.tool.name,
+            arguments=msgspec.json.encode(reply.tool.arguments).decode(),
+        )
+        yield Finished(reason="tool-calls")
+
+    async def aclose(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,13 @@
+"""Settings of the brain: the variables ``TRUNKLINE_BRAIN_*``."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class BrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one process takes on."""
+
+    capacity: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Calls at once."""

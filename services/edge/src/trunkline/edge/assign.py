@@ -1,0 +1,171 @@
+"""Who serves a call: claims a worker for each stage, numbers the assignments, lets them go.
+
+The edge alone assigns, so the epoch is an integer in its memory. It is raised *before* a worker is asked: from that
+moment whatever the last one says is void. A claim that was not answered in time may have been accepted all the same;
+its late answer is awaited in the background and the worker let go, so that no worker keeps a call it does not serve.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Final, NamedTuple
+
+from trunkline.bus import Bus, BusError, BusTimeout, BusUnavailable, NoWorker
+from trunkline.edge.errors import NoStageWorker
+from trunkline.edge.metrics import EdgeMetrics
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent
+from trunkline.proto.errors import BadMessage
+from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Stage, WorkerId
+from trunkline.proto.messages import Claim, Claimed, Refused, Release
+from trunkline.runtime.clock import Clock
+
+log = logging.getLogger("trunkline.edge.assign")
+
+TRIES: Final = 3
+_LATE_S: Final = 5.0
+_RELEASE_S: Final = 1.0
+
+
+class Assigned(NamedTuple):
+    """A worker that has the call for a stage."""
+
+    worker: WorkerId
+    epoch: Epoch
+    claim_ms: float
+
+
+class Pool(NamedTuple):
+    """Where workers are asked for, and on whose behalf."""
+
+    bus: Bus
+    edge: WorkerId
+    clock: Clock
+    metrics: EdgeMetrics
+    timeout_s: float
+
+
+class Assignments:
+    """The workers of one call."""
+
+    def __init__(self, pool: Pool, call: CallId, agent: Agent, started_at: float) -> None:
+        self._pool = pool
+        self._call = call
+        self._agent = agent
+        self._started_at = started_at
+        self._epochs: dict[Stage, Epoch] = dict.fromkeys(STAGES, Epoch(0))
+        self._held: dict[Stage, Assigned] = {}
+        self._asking: set[asyncio.Task[bytes]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    def epoch(self, stage: Stage) -> Epoch:
+        """Return the epoch below which messages of `stage` are void."""
+        return self._epochs[stage]
+
+    def held(self, stage: Stage) -> Assigned | None:
+        """Return who serves `stage` now."""
+        return self._held.get(stage)
+
+    async def claim(self, stage: Stage, generation: Generation) -> Assigned:
+        """Find a worker for `stage`, in a new epoch.
+
+        Raises:
+            NoStageWorker: nobody listens, nobody answered `TRIES` times, or a worker says that none can serve it.
+        """
+        pool = self._pool
+        begun = pool.clock.monotonic()
+        self._held.pop(stage, None)
+        why = ""
+        for _ in range(TRIES):
+            epoch = self._epochs[stage] = Epoch(self._epochs[stage] + 1)
+            try:
+                reply = codec.decode(codec.CLAIM_REPLY, await self._ask(stage, epoch, generation))
+            except NoWorker as error:
+                pool.metrics.claims[f"{stage}_no_worker"] += 1
+                raise NoStageWorker(stage, str(error)) from error
+            except (BusTimeout, BusUnavailable, BadMessage) as error:
+                pool.metrics.claims[f"{stage}_unanswered"] += 1
+                why = str(error)
+                continue
+            match reply:
+                case Claimed(worker=worker):
+                    taken_s = pool.clock.monotonic() - begun
+                    pool.metrics.claims[f"{stage}_claimed"] += 1
+                    pool.metrics.claim_seconds.labels(stage).observe(taken_s)
+                    assigned = self._held[stage] = Assigned(worker, epoch, taken_s * 1000)
+                    return assigned
+                case Refused(reason=reason, retry=retry):
+                    pool.metrics.claims[f"{stage}_refused"] += 1
+                    why = reason
+                    if not retry:
+                        break
+        raise NoStageWorker(stage, why)
+
+    def drop(self, stage: Stage, reason: str) -> Assigned | None:
+        """Void the worker of `stage`; tell it, should it ever hear again."""
+        assigned = self._held.pop(stage, None)
+        if assigned is not None:
+            self._epochs[stage] = Epoch(self._epochs[stage] + 1)
+            self._spawn(self._tell(assigned.worker, assigned.epoch, reason))
+        return assigned
+
+    async def release(self, reason: str) -> None:
+        """Let every worker go; return when each has said its last word, or after a second."""
+        held, self._held = self._held, {}
+        await asyncio.gather(*(self._release(entry.worker, entry.epoch, reason) for entry in held.values()))
+
+    async def _ask(self, stage: Stage, epoch: Epoch, generation: Generation) -> bytes:
+        pool = self._pool
+        claim = Claim(
+            call=self._call,
+            stage=stage,
+            epoch=epoch,
+            edge=pool.edge,
+            agent=self._agent,
+            generation=generation,
+            started_at=self._started_at,
+        )
+        asking = asyncio.create_task(pool.bus.request(subjects.claim(stage), claim, timeout_s=_LATE_S))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+        answered = False
+        try:
+            await asyncio.wait({asking}, timeout=pool.timeout_s)
+            answered = asking.done()
+        finally:
+            if not answered:  # too late, or nobody waits any more because the call has ended
+                asking.add_done_callback(lambda late: self._answered_late(late, epoch))
+        if not answered:
+            raise BusTimeout(f"no answer to a claim for {stage} within {pool.timeout_s * 1000:.0f} ms")
+        return asking.result()
+
+    def _answered_late(self, late: "asyncio.Task[bytes]", epoch: Epoch) -> None:
+        if late.cancelled() or late.exception() is not None:
+            return
+        try:
+            reply = codec.decode(codec.CLAIM_REPLY, late.result())
+        except BadMessage:
+            return
+        if isinstance(reply, Claimed):
+            self._pool.metrics.claims["answered_late"] += 1
+            self._spawn(self._release(reply.worker, epoch, "answered-late"))
+
+    async def _release(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
+        release = Release(call=self._call, epoch=epoch, reason=reason)
+        try:
+            await self._pool.bus.request(subjects.release(worker), release, timeout_s=_RELEASE_S)
+        except BusError as error:
+            extra = {"call": self._call, "worker": worker, "error": str(error)}
+            log.warning("worker did not confirm the release", extra=extra)
+
+    async def _tell(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
+        try:
+            release = Release(call=self._call, epoch=epoch, reason=reason)
+            await self._pool.bus.publish(subjects.release(worker), release)
+        except BusError:
+            log.debug("release not sent", extra={"call": self._call, "worker": worker})
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)

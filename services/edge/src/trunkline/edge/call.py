@@ -1,0 +1,377 @@
+"""One call at the edge: the carrier's line on one side, the bus on the other.
+
+A shell around the carrier's machine, the playout ledger and the ring. Four tasks live as long as the call: one reads
+the line, one sends to it, one publishes in order, one finds workers. `end` may be called by anybody and any number of
+times; the first reason stands. It knows nothing of what is said.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Final, NamedTuple
+
+import msgspec
+
+from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
+from trunkline.bus import Bus, BusError, EventLog, Subscription
+from trunkline.edge.assign import Assigned, Assignments, Pool
+from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.errors import LineClosed, NoStageWorker
+from trunkline.edge.liveness import Liveness
+from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.outbox import Outbox
+from trunkline.edge.playout import PlayoutLedger, Speech, Void
+from trunkline.edge.ring import Ring
+from trunkline.edge.settings import EdgeSettings
+from trunkline.edge.uplink import Uplink
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent
+from trunkline.proto.errors import BadFrame, BadMessage
+from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
+from trunkline.proto.frame import Codec, unpack_audio
+from trunkline.proto.ids import STAGES, CallId, Seq, Stage, WorkerId
+from trunkline.proto.messages import DigitPressed, FinalTranscript, HangUp, Interrupt
+from trunkline.runtime.clock import Clock
+
+log = logging.getLogger("trunkline.edge.call")
+
+NORMAL: Final = 1000
+POLICY_VIOLATION: Final = 1008
+INTERNAL_ERROR: Final = 1011
+_CLOSE_S: Final = 1.0
+_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the code
+
+
+class Facilities(NamedTuple):
+    """What all calls of an edge share."""
+
+    bus: Bus
+    events: EventLog
+    edge: WorkerId
+    clock: Clock
+    settings: EdgeSettings
+    metrics: EdgeMetrics
+    liveness: Liveness
+
+
+class Ending(NamedTuple):
+    """Why a call ends, and how its line is closed."""
+
+    reason: str
+    close_code: int
+    close_text: str
+
+
+class Call:
+    """A call from its stream's start to its end."""
+
+    def __init__(
+        self, call: CallId, agent: Agent, started: Started, carrier: Carrier, line: Line, facilities: Facilities
+    ) -> None:
+        settings, clock = facilities.settings, facilities.clock
+        self.id: Final = call
+        self.agent: Final = agent
+        self._started = started
+        self._carrier = carrier
+        self._line = line
+        self._bus = facilities.bus
+        self._facilities = facilities
+        self._clock = clock
+        self._metrics = facilities.metrics
+        self._began_at = clock.monotonic()
+        pool = Pool(self._bus, facilities.edge, clock, self._metrics, settings.claim_timeout_ms / 1000)
+        self._assignments = Assignments(pool, call, agent, clock.wall())
+        self._ledger = PlayoutLedger()
+        self._outbox = Outbox(settings.unsent_bytes)
+        wire = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
+        self._decode = mulaw_to_pcm16 if (started.codec, wire) == (Codec.MULAW, Codec.PCM16) else None
+        bytes_per_s = started.sample_rate_hz * wire.bytes_per_sample
+        self._ring = Ring(bytes_per_s * settings.replay_ms // 1000)
+        traffic = self._metrics.traffic
+        self._uplink = Uplink(self._bus.media, self._ring, wire, started.sample_rate_hz, traffic)
+        self._committed = -1
+        self._tellings: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
+        self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._story: Subscription | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recovering: set[Stage] = set()
+        self._complaints: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Live through the call; return when it is over and everybody has been told."""
+        self._emit(
+            CallStarted(
+                agent=self.agent.name,
+                carrier=self._carrier.name,
+                carrier_call=self._started.carrier_call,
+                edge=self._facilities.edge,
+                direction="outbound" if self._started.parameters.get("direction") == "outbound" else "inbound",
+            )
+        )
+        log.info("call started", extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name})
+        longest_s = self.agent.limits.max_duration_s
+        too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
+        for work in (self._listen(), self._outbox.deliver(self._line), self._tell_all(), self._assign_all()):
+            self._spawn(work)
+        ending = Ending("edge-stopped", INTERNAL_ERROR, "")
+        try:
+            ending = await asyncio.shield(self._over)
+        finally:
+            too_long.cancel()
+            await self._finish(ending)
+
+    def end(self, reason: str, close_code: int = NORMAL, close_text: str = "") -> None:
+        """Have the call end, unless it is ending already."""
+        if not self._over.done():
+            self._over.set_result(Ending(reason, close_code, close_text or reason))
+
+    def on_audio(self, data: bytes) -> None:
+        """Take an `AudioChunk` of the agent. Never waits, never raises."""
+        try:
+            chunk = unpack_audio(data)
+        except BadFrame:
+            self._metrics.dropped["audio_malformed"] += 1
+            return
+        if chunk.epoch < self._assignments.epoch("tts"):
+            self._metrics.fenced["audio_epoch"] += 1
+            return
+        if chunk.sample_rate_hz != self._started.sample_rate_hz:
+            self._metrics.dropped["audio_rate"] += 1
+            return
+        audio = pcm16_to_mulaw(chunk.payload) if chunk.codec is Codec.PCM16 else chunk.payload
+        if audio and not self._outbox.has_room():
+            self._metrics.dropped["audio_socket_slow"] += 1
+            self._complain("line does not read; agent audio dropped")
+            audio = b""
+        audio_ms = len(audio) * 1000 / chunk.sample_rate_hz
+        speech = Speech(chunk.generation, chunk.utterance, audio_ms, chunk.last, chunk.synthesised_us / 1e6)
+        verdict = self._ledger.take(speech, at=self._clock.monotonic(), wall_at=self._clock.wall())
+        if isinstance(verdict, Void):
+            self._metrics.fenced[f"audio_{verdict.reason}"] += 1
+            return
+        if audio:
+            self._outbox.put(self._carrier.media(audio))
+        if verdict.mark is not None:
+            self._outbox.put(self._carrier.mark(verdict.mark))
+        if verdict.started is not None:
+            self._tell(subjects.playout(self.id), verdict.started)
+
+    def on_lost(self, workers: frozenset[WorkerId]) -> None:
+        """Take note that `workers` are silent: have their stages served by others."""
+        for stage in STAGES:
+            assigned = self._assignments.held(stage)
+            if assigned is not None and assigned.worker in workers and stage not in self._recovering:
+                self._recovering.add(stage)
+                self._spawn(self._recover(stage))
+
+    # --- from the carrier ---------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        line, carrier, uplink, wall, decode = self._line, self._carrier, self._uplink, self._clock.wall, self._decode
+        traffic = self._metrics.traffic
+        try:
+            while True:
+                event = carrier.receive(await line.receive())
+                if isinstance(event, Frame):
+                    captured_us = int(wall() * 1e6)
+                    traffic["frames_in"] += 1
+                    await uplink.push(captured_us, decode(event.payload) if decode else event.payload)
+                elif event is not None:
+                    self._on_carrier(event)
+        except LineClosed as closed:
+            self._on_closed(closed)
+
+    def _on_carrier(self, event: CarrierEvent) -> None:
+        match event:
+            case MarkReturned(name=name):
+                messages = self._ledger.returned(name, at=self._clock.monotonic())
+                if not messages:
+                    self._metrics.traffic["marks_void"] += 1
+                for message in messages:
+                    self._tell(subjects.playout(self.id), message)
+            case Digit(digit=digit):
+                at = self._clock.wall()
+                self._tell(subjects.dtmf(self.id), DigitPressed(digit=digit, at=at))
+                self._emit(KeyPressed(digit=digit, at=at))
+            case Stopped():
+                self.end("customer-ended-call")
+            case Rejected(reason=reason, detail=detail, close_code=None):
+                self._metrics.bad[reason] += 1
+                self._complain("bad message ignored", reason=reason, detail=detail)
+            case Rejected(reason=reason, detail=detail, close_code=code):
+                self._metrics.refused[reason] += 1
+                log.warning("stream refused", extra={"call": self.id, "reason": reason, "detail": detail, "code": code})
+                self.end("carrier-protocol-error", code or POLICY_VIOLATION, detail)
+            case _:
+                pass
+
+    def _on_closed(self, closed: LineClosed) -> None:
+        refused = {1009: "oversize-message", 1007: "invalid-utf8"}.get(closed.code)
+        if refused is None:
+            self.end("phone-call-provider-closed-websocket")
+            return
+        self._metrics.refused[refused] += 1
+        log.warning("stream refused", extra={"call": self.id, "reason": refused, "code": closed.code})
+        self.end("carrier-protocol-error", closed.code)
+
+    # --- from the bus -------------------------------------------------------------------------------------------------
+
+    async def _on_story(self, subject: str, data: bytes) -> None:
+        topic = subjects.last_token(subject)
+        if topic not in {"speech", "interrupt", "control"}:
+            return
+        try:
+            message = codec.decode_story(topic, data)
+        except BadMessage as error:
+            self._metrics.dropped[f"{topic}_malformed"] += 1
+            self._complain("message of the call refused", topic=topic, error=str(error))
+            return
+        match message:
+            case FinalTranscript(epoch=epoch, committed=committed):
+                if epoch >= self._assignments.epoch("stt"):
+                    self._committed = max(self._committed, committed)
+            case Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
+                self._metrics.fenced[f"{topic}_epoch"] += 1
+            case Interrupt(generation=generation):
+                self._interrupt(message)
+            case HangUp(generation=generation, reason=reason):
+                if generation < self._ledger.floor:
+                    self._metrics.fenced["control_generation"] += 1
+                else:
+                    self.end(reason)
+            case _:
+                pass
+
+    def _interrupt(self, order: Interrupt) -> None:
+        cut = self._ledger.interrupt(order.generation, at=self._clock.monotonic())
+        if cut.clear:
+            # The sender of the line is woken before the publisher: the carrier falls silent before anybody is told.
+            self._outbox.clear(self._carrier.clear())
+            self._metrics.traffic["clears"] += 1
+        for message in cut.messages:
+            self._tell(subjects.playout(self.id), message)
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    async def _assign_all(self) -> None:
+        """Find everybody; whoever speaks first is asked last."""
+        try:
+            story = await self._bus.subscribe(f"call.{self.id}.*", self._on_story)
+        except BusError as error:
+            log.error("call cannot be served", extra={"call": self.id, "error": str(error)})  # noqa: TRY400
+            self.end("edge-bus-unavailable", INTERNAL_ERROR)
+            return
+        self._story = story
+        first: tuple[Stage, ...] = ("stt", "tts")
+        if all(await asyncio.gather(*(self._assign(stage) for stage in first))):
+            await self._assign("brain")
+
+    async def _assign(self, stage: Stage) -> bool:
+        """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
+        try:
+            assigned = await self._assignments.claim(stage, self._ledger.highest)
+        except NoStageWorker as error:
+            log.warning("no worker for the call", extra={"call": self.id, "stage": stage, "why": error.why})
+            self.end(f"no-{stage}-worker")
+            return False
+        self._facilities.liveness.expect(assigned.worker)
+        self._emit(StageAssigned(stage=stage, worker=assigned.worker, epoch=assigned.epoch, claim_ms=assigned.claim_ms))
+        if stage == "stt":
+            subject = subjects.media(assigned.worker, self.id)
+            await self._uplink.connect(subject, assigned.epoch, Seq(self._committed + 1))
+        return True
+
+    async def _recover(self, stage: Stage) -> None:
+        lost = self._assignments.drop(stage, "silent")
+        if lost is not None:
+            self._lose(stage, lost)
+            if stage == "brain":
+                self.end("brain-lost")
+            else:
+                await self._assign(stage)
+        self._recovering.discard(stage)
+
+    def _lose(self, stage: Stage, lost: Assigned) -> None:
+        log.warning("worker lost", extra={"call": self.id, "stage": stage, "worker": lost.worker})
+        self._metrics.claims[f"{stage}_lost"] += 1
+        self._emit(StageLost(stage=stage, worker=lost.worker, epoch=lost.epoch, reason="silent"))
+        if stage == "stt":
+            self._uplink.disconnect()
+        if stage == "tts":
+            for mark in self._ledger.abandon():
+                self._outbox.put(self._carrier.mark(mark))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def _finish(self, ending: Ending) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(LineClosed, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._line.close(ending.close_code, _shortened(ending.close_text))
+        if self._story is not None:
+            await self._story.unsubscribe()
+        await self._assignments.release(ending.reason)
+        duration_s = round(self._clock.monotonic() - self._began_at, 3)
+        frames_in, audio_ms_out = int(self._ring.next_seq), round(self._ledger.queued_ms)
+        self._emit(
+            CallEnded(reason=ending.reason, duration_s=duration_s, frames_in=frames_in, audio_ms_out=audio_ms_out)
+        )
+        self._metrics.ended[ending.reason] += 1
+        self._metrics.traffic["audio_ms_out"] += audio_ms_out
+        log.info(
+            "call ended",
+            extra={
+                "call": self.id,
+                "reason": ending.reason,
+                "duration_s": duration_s,
+                "frames_in": frames_in,
+                "audio_ms_out": audio_ms_out,
+                "bad_messages": sum(self._complaints.values()),
+            },
+        )
+
+    # --- odds and ends ------------------------------------------------------------------------------------------------
+
+    def _tell(self, subject: str, message: msgspec.Struct) -> None:
+        self._tellings.put_nowait((subject, message))
+
+    async def _tell_all(self) -> None:
+        while True:
+            subject, message = await self._tellings.get()
+            try:
+                await self._bus.publish(subject, message)
+            except BusError as error:
+                self._metrics.dropped["message_unsent"] += 1
+                self._complain("message not sent", error=str(error))
+
+    def _emit(self, fact: Fact) -> None:
+        self._facilities.events.emit(self.id, fact)
+
+    def _complain(self, what: str, **fields: str) -> None:
+        """Log once per call and kind; the counters have the rest."""
+        key = f"{what} {fields.get('reason', '')}"
+        self._complaints[key] += 1
+        if self._complaints[key] == 1:
+            log.warning(what, extra={"call": self.id, **fields})
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._guarded(work), name=f"call-{self.id}")
+        self._tasks.add(task)
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except LineClosed as closed:
+            self._on_closed(closed)
+        except Exception:
+            log.exception("call failed", extra={"call": self.id})
+            self.end("edge-error", INTERNAL_ERROR)
+
+
+def _shortened(text: str) -> str:
+    """Return as much of `text` as a WebSocket close reason holds."""
+    return text.encode()[:_REASON_BYTES].decode(errors="ignore")

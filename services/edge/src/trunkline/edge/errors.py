@@ -1,0 +1,44 @@
+"""What the edge refuses.
+
+EdgeError
+├── AgentFileError    one or more agent files cannot be used; the text has a line for each problem
+├── NotStarted        a message was asked of a carrier's stream that has not begun
+├── NoStageWorker     no worker of a stage takes the call
+└── LineClosed        the carrier's socket is gone; `code` says how
+"""
+
+from trunkline.proto.ids import Stage
+
+
+class EdgeError(Exception):
+    """Something the edge was asked to do cannot be done."""
+
+
+class AgentFileError(EdgeError):
+    """Agent files that are not what an agent file must be."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class NotStarted(EdgeError):
+    """A carrier's stream has to begin before anything can be sent on it."""
+
+
+class NoStageWorker(EdgeError):
+    """Nobody takes the call for `stage`."""
+
+    def __init__(self, stage: Stage, why: str) -> None:
+        super().__init__(f"no {stage} worker: {why}")
+        self.stage = stage
+        self.why = why
+
+
+class LineClosed(EdgeError):
+    """The carrier's socket is closed; `code` is the WebSocket close code, 1005 or 1006 when there was none."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"closed with {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason

@@ -1,0 +1,157 @@
+"""All calls of this edge: lets them in, brings them their audio, notices who has died, and waits for their end."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from trunkline.bus import Bus, EventLog, Heartbeat
+from trunkline.edge.agents import AgentFolder
+from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities
+from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
+from trunkline.edge.errors import LineClosed
+from trunkline.edge.liveness import Liveness
+from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.settings import EdgeSettings
+from trunkline.proto import codec, subjects
+from trunkline.proto.errors import BadMessage
+from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
+from trunkline.runtime.clock import Clock
+
+log = logging.getLogger("trunkline.edge.exchange")
+
+TRY_AGAIN_LATER: Final = 1013
+_END_S: Final = 5.0
+
+
+class Exchange:
+    """The telephone exchange: carrier lines come in, calls live here."""
+
+    def __init__(
+        self, bus: Bus, agents: AgentFolder, settings: EdgeSettings, metrics: EdgeMetrics, clock: Clock
+    ) -> None:
+        self.edge: Final[WorkerId] = new_worker_id("edge")
+        self.agents: Final = agents
+        self.calls: Final[dict[CallId, Call]] = {}
+        self._bus = bus
+        self._settings = settings
+        self._metrics = metrics
+        self._liveness = Liveness(self.edge)
+        self._events = EventLog(bus, clock.wall)
+        self._facilities = Facilities(bus, self._events, self.edge, clock, settings, metrics, self._liveness)
+        self._heartbeat = Heartbeat(
+            bus, stage="edge", worker=self.edge, calls=lambda: len(self.calls), capacity=settings.capacity
+        )
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def heard(self) -> int:
+        """How many other processes beat."""
+        return self._liveness.heard
+
+    async def start(self) -> None:
+        """Listen for agent audio and heartbeats, and beat.
+
+        Raises:
+            BusUnavailable: the bus is away.
+        """
+        await self._bus.media.subscribe(subjects.audio_of(self.edge), self._on_audio)
+        await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
+        self._heartbeat.start()
+
+    async def drain(self) -> None:
+        """Wait until the last call has ended."""
+        self._heartbeat.draining = True
+        await self._empty.wait()
+
+    async def stop(self) -> None:
+        """End what is left and store what is known of it."""
+        for call in self.calls.values():
+            call.end("edge-stopped", TRY_AGAIN_LATER)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await self._empty.wait()
+        await self._events.flush(timeout_s=2.0)
+        await self._events.close()
+        await self._heartbeat.stop()
+
+    async def answer(self, line: Line, carrier: Carrier) -> None:
+        """Serve one carrier line from its first message to its close."""
+        started = await self._begin(line, carrier)
+        if started is None:
+            return
+        call_id = call_id_of(carrier.name, started.carrier_call)
+        name = started.agent or self._settings.default_agent
+        agent = self.agents.get(name)
+        if agent is None:
+            known = ", ".join(self.agents.names)
+            await self._refuse(
+                line, "no-such-agent", POLICY_VIOLATION, f"no such agent {name[:40]!r}; there are: {known}"
+            )
+        elif call_id in self.calls:
+            await self._refuse(line, "call-already-live", POLICY_VIOLATION, "this call has a live stream already")
+        elif len(self.calls) >= self._settings.capacity:
+            await self._refuse(line, "edge-full", TRY_AGAIN_LATER, "all lines are busy")
+        else:
+            call = self.calls[call_id] = Call(call_id, agent, started, carrier, line, self._facilities)
+            self._empty.clear()
+            try:
+                await call.run()
+            finally:
+                del self.calls[call_id]
+                if not self.calls:
+                    self._empty.set()
+
+    async def _begin(self, line: Line, carrier: Carrier) -> Started | None:
+        """Return the start of the stream; None when the line was refused or went away instead."""
+        complained: set[str] = set()
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                while True:
+                    match carrier.receive(await line.receive()):
+                        case Started() as started:
+                            return started
+                        case Stopped():
+                            await self._refuse(line, "stopped-before-start", 1000, "stopped before start")
+                            return None
+                        case Rejected(reason=reason, detail=detail, close_code=None):
+                            self._metrics.bad[reason] += 1
+                            if reason not in complained:
+                                complained.add(reason)
+                                log.warning("bad message ignored", extra={"reason": reason, "detail": detail})
+                        case Rejected(reason=reason, detail=detail, close_code=code):
+                            await self._refuse(line, reason, code or POLICY_VIOLATION, detail)
+                            return None
+        except TimeoutError:
+            waited = f"no {carrier.waiting_for} within {self._settings.start_timeout_s:g} s"
+            await self._refuse(line, "no-start", POLICY_VIOLATION, waited)
+        except LineClosed as closed:
+            reason = {1009: "oversize-message", 1007: "invalid-utf8"}.get(closed.code, "left-before-start")
+            self._metrics.refused[reason] += 1
+            log.warning("stream refused", extra={"reason": reason, "code": closed.code})
+        return None
+
+    async def _refuse(self, line: Line, reason: str, code: int, text: str) -> None:
+        self._metrics.refused[reason] += 1
+        log.warning("stream refused", extra={"reason": reason, "detail": text, "code": code})
+        with contextlib.suppress(LineClosed):
+            await line.close(code, text)
+
+    def _on_audio(self, subject: str, data: bytes) -> None:
+        call = self.calls.get(CallId(subjects.last_token(subject)))
+        if call is None:
+            self._metrics.dropped["audio_of_no_call"] += 1
+        else:
+            call.on_audio(data)
+
+    async def _on_alive(self, _subject: str, data: bytes) -> None:
+        try:
+            beat = codec.decode(codec.ALIVE, data)
+        except BadMessage:
+            self._metrics.dropped["heartbeat_malformed"] += 1
+            return
+        lost = self._liveness.beat(beat.worker)
+        if lost:
+            for call in list(self.calls.values()):
+                call.on_lost(lost)

@@ -1,0 +1,53 @@
+"""What the edge counts. Plain integers, because some of it is counted per frame; a scrape reads them."""
+
+from collections import Counter as Tally
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from trunkline.runtime.metrics import Counts
+
+_CLAIM_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class EdgeMetrics:
+    """All of them, by label."""
+
+    def __init__(self, registry: CollectorRegistry, live_calls: Callable[[], int]) -> None:
+        self.traffic: Tally[str] = Tally()
+        """``frames_in``, ``audio_ms_out`` and the like."""
+        self.bad: Tally[str] = Tally()
+        """Messages of a carrier that were ignored, by reason."""
+        self.refused: Tally[str] = Tally()
+        """Requests and sockets turned away or closed for cause, by reason."""
+        self.fenced: Tally[str] = Tally()
+        """Messages of an earlier epoch or generation, by what they were."""
+        self.dropped: Tally[str] = Tally()
+        """Audio and messages that could not be used or sent, by reason."""
+        self.claims: Tally[str] = Tally()
+        """Outcomes of claims, ``<stage>_<outcome>``."""
+        self.ended: Tally[str] = Tally()
+        """Calls that are over, by reason."""
+        for name, text, tally in (
+            ("trunkline_edge_traffic", "Frames, audio and messages carried", self.traffic),
+            ("trunkline_edge_bad_messages", "Messages of a carrier that were ignored", self.bad),
+            ("trunkline_edge_refused", "Requests and sockets refused", self.refused),
+            ("trunkline_edge_fenced", "Messages of an earlier epoch or generation", self.fenced),
+            ("trunkline_edge_dropped", "Audio and messages that could not be used or sent", self.dropped),
+            ("trunkline_edge_claims", "Outcomes of claims", self.claims),
+            ("trunkline_edge_calls_ended", "Calls that are over", self.ended),
+        ):
+            Counts(registry, name, text, _reader(tally))
+        Gauge("trunkline_edge_calls", "Calls that are live", registry=registry).set_function(live_calls)
+        self.claim_seconds = Histogram(
+            "trunkline_edge_claim_seconds",
+            "From asking for a worker to having one",
+            ["stage"],
+            buckets=_CLAIM_BUCKETS,
+            registry=registry,
+        )
+
+
+def _reader(tally: Tally[str]) -> Callable[[], Tally[str]]:
+    return lambda: tally

@@ -1,0 +1,51 @@
+"""The last seconds of a call's caller audio, for a worker that takes over in the middle of a word.
+
+Pure: numbers frames, keeps them, forgets the oldest. Knows neither bus nor worker.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from trunkline.proto.ids import Seq
+
+
+class Kept(NamedTuple):
+    """A frame as it will be sent again."""
+
+    seq: Seq
+    captured_us: int
+    payload: bytes
+
+
+class Ring:
+    """Frames with consecutive seqs, of which the newest `span_bytes` are kept (but always the last one)."""
+
+    def __init__(self, span_bytes: int) -> None:
+        self._span_bytes = span_bytes
+        self._frames: deque[Kept] = deque()
+        self._bytes = 0
+        self._next = 0
+
+    @property
+    def next_seq(self) -> Seq:
+        """Seq the next frame will get; also how many there have been."""
+        return Seq(self._next)
+
+    def push(self, captured_us: int, payload: bytes) -> Kept:
+        """Number `payload` and keep it."""
+        kept = Kept(Seq(self._next), captured_us, payload)
+        self._next += 1
+        self._frames.append(kept)
+        self._bytes += len(payload)
+        while self._bytes > self._span_bytes and len(self._frames) > 1:
+            self._bytes -= len(self._frames.popleft().payload)
+        return kept
+
+    def since(self, seq: Seq) -> Sequence[Kept]:
+        """Return the frames from `seq` on, oldest first; from the oldest kept if `seq` is forgotten already."""
+        if not self._frames:
+            return ()
+        skip = max(0, seq - self._frames[0].seq)
+        return tuple(islice(self._frames, skip, None))

@@ -1,0 +1,50 @@
+"""The `bench` provider: 2 s of tone for every sentence, instantly.
+
+For load work, where real speech would cost more than what is measured.
+"""
+
+from collections.abc import AsyncGenerator
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from trunkline.proto.agent import Tts
+from trunkline.tts.provider import TtsCapabilities, TtsVoice
+
+RATE_HZ: Final = 8_000
+TONE_HZ: Final = 440
+TONE_S: Final = 2
+_AMPLITUDE: Final = 8_000
+
+
+@cache
+def _tone() -> bytes:
+    at = np.arange(TONE_S * RATE_HZ) / RATE_HZ
+    return (_AMPLITUDE * np.sin(2 * np.pi * TONE_HZ * at)).astype("<i2").tobytes()
+
+
+class BenchVoice:
+    """The tone."""
+
+    sample_rate_hz: Final = RATE_HZ
+
+    async def speak(self, text: str) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - every sentence sounds the same
+        """Yield the tone, whole."""
+        yield _tone()
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+
+class BenchProvider:
+    """Any voice, any speed: the tone."""
+
+    capabilities: Final = TtsCapabilities()
+
+    async def open(self, tts: Tts) -> TtsVoice:  # noqa: ARG002 - whatever the agent asks for
+        """Return the tone."""
+        return BenchVoice()
+
+    async def aclose(self) -> None:
+        """Hold nothing."""

@@ -1,0 +1,136 @@
+"""What may be said, and in which order."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.proto.messages import Interrupt, Say
+from trunkline.tts.floor import Cut, Floor, Verdict
+
+pytestmark = pytest.mark.unit
+
+
+def say(utterance, generation=1, epoch=3):
+    return Say(epoch=epoch, generation=generation, utterance=utterance, text="Hello.")
+
+
+def interrupt(generation, epoch=3):
+    return Interrupt(epoch=epoch, generation=generation, reason="barge-in")
+
+
+def drained(floor):
+    said = []
+    while (sentence := floor.next()) is not None:
+        said.append(sentence.utterance)
+    return said
+
+
+def test_sentences_come_out_in_the_order_in_which_they_came():
+    floor = Floor(0)
+    assert [floor.take(say(utterance)) for utterance in (1, 2, 3)] == [Verdict.TAKEN] * 3
+    assert drained(floor) == [1, 2, 3]
+
+
+def test_a_new_turn_does_not_silence_the_one_before():
+    floor = Floor(0)
+    floor.take(say(1, generation=1))
+    floor.take(say(2, generation=2))
+    assert drained(floor) == [1, 2]
+
+
+def test_an_interrupt_stops_the_sentence_and_drops_what_waits():
+    floor = Floor(0)
+    for utterance in (1, 2, 3):
+        floor.take(say(utterance))
+    speaking = floor.next()
+    assert floor.interrupt(interrupt(2)) == Cut(Verdict.TAKEN, stop=True, dropped=2)
+    assert not floor.stands(speaking)
+    assert floor.next() is None
+
+
+def test_an_interrupt_that_comes_after_the_next_answer_leaves_it_alone():
+    floor = Floor(0)
+    floor.take(say(1, generation=1))
+    floor.next()
+    floor.take(say(2, generation=2))
+    assert floor.interrupt(interrupt(2)) == Cut(Verdict.TAKEN, stop=True, dropped=0)
+    assert drained(floor) == [2]
+
+
+def test_an_interrupt_between_sentences_stops_nothing():
+    floor = Floor(0)
+    assert floor.interrupt(interrupt(2)) == Cut(Verdict.TAKEN)
+    assert floor.take(say(1, generation=1)) is Verdict.STALE_GENERATION
+    assert floor.take(say(2, generation=2)) is Verdict.TAKEN
+
+
+def test_an_interrupt_is_heard_once():
+    floor = Floor(0)
+    floor.interrupt(interrupt(4))
+    floor.take(say(1, generation=4))
+    floor.next()
+    assert floor.interrupt(interrupt(4)) == Cut(Verdict.TAKEN)
+    assert floor.interrupt(interrupt(3)) == Cut(Verdict.STALE_GENERATION)
+
+
+def test_a_worker_that_takes_over_starts_at_the_generation_of_its_claim():
+    floor = Floor(5)
+    assert floor.take(say(1, generation=4)) is Verdict.STALE_GENERATION
+    assert floor.take(say(2, generation=5)) is Verdict.TAKEN
+
+
+def test_a_deposed_brain_is_not_listened_to():
+    floor = Floor(0)
+    floor.take(say(1, epoch=4))
+    assert floor.take(say(2, epoch=3)) is Verdict.STALE_EPOCH
+    assert floor.interrupt(interrupt(9, epoch=3)) == Cut(Verdict.STALE_EPOCH)
+    assert drained(floor) == [1]
+
+
+def test_a_new_brain_voids_what_waits_from_the_old_but_not_what_is_being_said():
+    floor = Floor(0)
+    for utterance in (1, 2, 3):
+        floor.take(say(utterance, epoch=3))
+    speaking = floor.next()
+    floor.take(say(4, epoch=5))
+    assert floor.stands(speaking)
+    assert floor.deposed == 2
+    assert drained(floor) == [4]
+
+
+def test_a_full_line_refuses_the_newest():
+    floor = Floor(0, capacity=2)
+    verdicts = [floor.take(say(utterance)) for utterance in (1, 2, 3)]
+    assert verdicts == [Verdict.TAKEN, Verdict.TAKEN, Verdict.FULL]
+    assert floor.waiting == 2
+    assert drained(floor) == [1, 2]
+
+
+numbers = st.integers(0, 4)
+orders = st.one_of(
+    st.tuples(st.just("say"), numbers, numbers),
+    st.tuples(st.just("interrupt"), numbers, numbers),
+    st.tuples(st.just("next"), numbers, numbers),
+)
+
+
+@given(st.lists(orders, max_size=60))
+def test_whatever_comes_nothing_void_is_spoken_and_the_floor_never_falls(story):
+    floor = Floor(0, capacity=5)
+    floors, spoken = [floor.generation], []
+    for utterance, (kind, generation, epoch) in enumerate(story):
+        match kind:
+            case "say":
+                floor.take(say(utterance, generation, epoch))
+            case "interrupt":
+                floor.interrupt(interrupt(generation, epoch))
+            case _:
+                sentence = floor.next()
+                if sentence is not None:
+                    assert sentence.generation >= floor.generation
+                    assert sentence.epoch >= floor.epoch
+                    spoken.append(sentence.utterance)
+        floors.append(floor.generation)
+        assert floor.waiting <= 5
+    assert floors == sorted(floors)
+    assert spoken == sorted(spoken)

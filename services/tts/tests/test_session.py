@@ -1,0 +1,351 @@
+"""A call's speech over a real NATS server: what the edge hears when the brain speaks and interrupts."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from trunkline.audio.levels import rms_dbfs, voiced_spans
+from trunkline.bus import Bus, Heartbeat
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent, Tts
+from trunkline.proto.frame import Codec, unpack_audio
+from trunkline.proto.ids import new_worker_id
+from trunkline.proto.messages import Claim, Claimed, Interrupt, Refused, Release, Released, Say
+from trunkline.runtime.process import Chassis
+from trunkline.runtime.settings import BaseSettings
+from trunkline.testing.nats_server import run_nats
+from trunkline.tts.provider import TtsCapabilities
+from trunkline.tts.registry import Registry, installed
+from trunkline.tts.service import TtsService
+from trunkline.tts.settings import TtsSettings
+
+pytestmark = pytest.mark.integration
+
+BRAIN = 3
+LONG = "I would like to tell you about everything that is on our menu today. " * 14
+
+
+@pytest.fixture(scope="module")
+def nats_url():
+    with run_nats(jetstream=False) as server:
+        yield server.url
+
+
+class ScriptedVoice:
+    """Does what the sentence says: `fail`, `stall` (one second, then nothing for ever), `nothing`, or one second."""
+
+    sample_rate_hz = 16_000
+
+    def __init__(self):
+        self.closed_early = 0
+        self.closed = False
+
+    async def speak(self, text) -> AsyncGenerator[bytes, None]:
+        if text == "nothing":
+            return
+        yield np.full(16_000, 5_000, np.int16).tobytes()
+        if text == "fail":
+            raise RuntimeError("out of breath")
+        if text == "stall":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.closed_early += 1
+
+    async def aclose(self):
+        self.closed = True
+
+
+class ScriptedProvider:
+    capabilities = TtsCapabilities()
+
+    def __init__(self):
+        self.voices = []
+
+    async def open(self, tts):  # noqa: ARG002
+        self.voices.append(ScriptedVoice())
+        return self.voices[-1]
+
+    async def aclose(self):
+        pass
+
+
+class Call:
+    """The edge and the brain of one call."""
+
+    def __init__(self, bus, edge, call, chassis, *, service, scripted):
+        self.bus, self.edge, self.call, self.chassis, self.service = bus, edge, call, chassis, service
+        self.scripted = scripted
+        self.heard = asyncio.Queue()
+        self.all = []
+
+    async def claim(self, provider="local", epoch=2, generation=0, **settings):
+        agent = Agent(name="test", tts=Tts(provider=provider, **settings))
+        claim = Claim(call=self.call, stage="tts", epoch=epoch, edge=self.edge, agent=agent, generation=generation)
+        return codec.decode(codec.CLAIM_REPLY, await self.bus.request(subjects.claim("tts"), claim, timeout_s=2.0))
+
+    async def release(self, epoch=2):
+        reply = await self.bus.request(
+            subjects.release(self.service.worker.worker), Release(call=self.call, epoch=epoch), timeout_s=2.0
+        )
+        return codec.decode(codec.RELEASED, reply)
+
+    async def say(self, utterance, text, generation=1, epoch=BRAIN):
+        message = Say(epoch=epoch, generation=generation, utterance=utterance, text=text)
+        await self.bus.publish(subjects.speak(self.call), message)
+
+    async def interrupt(self, generation, epoch=BRAIN):
+        message = Interrupt(epoch=epoch, generation=generation, reason="barge-in")
+        await self.bus.publish(subjects.interrupt(self.call), message)
+
+    def on_audio(self, subject, data):
+        assert subject == subjects.audio(self.edge, self.call)
+        chunk = unpack_audio(data)
+        self.all.append(chunk)
+        self.heard.put_nowait(chunk)
+
+    async def until_last(self, utterance):
+        """Return the chunks of `utterance`, which must not be mixed with others."""
+        chunks = []
+        while True:
+            chunk = await asyncio.wait_for(self.heard.get(), 5)
+            assert chunk.utterance == utterance
+            chunks.append(chunk)
+            if chunk.last:
+                return chunks
+
+    def counted(self, name, **labels):
+        return self.chassis.registry.get_sample_value(f"trunkline_tts_{name}", labels) or 0
+
+
+@asynccontextmanager
+async def a_call(url, **settings):
+    chassis = Chassis("tts", BaseSettings(nats_url=url))
+    scripted = ScriptedProvider()
+    registry = Registry(installed() | {"scripted": lambda: lambda: scripted})
+    service = TtsService(
+        chassis,
+        await Bus.connect(url, name="tts", on_lost=chassis.fail),
+        TtsSettings(**settings),
+        registry,
+    )
+    bus = await Bus.connect(url, name="edge", on_lost=chassis.fail)
+    edge = new_worker_id("edge")
+    call = Call(bus, edge, new_worker_id("call"), chassis, service=service, scripted=scripted)
+    beat = Heartbeat(bus, stage="edge", worker=edge, calls=lambda: 1, capacity=1)
+    beat.start()
+    await bus.media.subscribe(subjects.audio_of(edge), call.on_audio)
+    await bus.media.client.flush()
+    await service.start()
+    try:
+        yield call
+    finally:
+        await service.stop()
+        await beat.stop()
+        await bus.close()
+    assert chassis.failure is None
+
+
+def pcm_of(chunks):
+    return b"".join(chunk.payload for chunk in chunks)
+
+
+def test_a_call_is_claimed_speaks_is_interrupted_and_speaks_again(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            assert isinstance(await call.claim(), Claimed)
+            await call.say(1, "Hello, this is Sophie.")
+            await call.say(2, "How can I help you today?")
+            first, second = await call.until_last(1), await call.until_last(2)
+
+            await call.say(3, LONG)
+            await call.say(4, "You will never hear this.")
+            cut = [await asyncio.wait_for(call.heard.get(), 5)]
+            await call.interrupt(2)
+            await call.say(5, "You will not hear this either.", generation=1)
+            await call.say(6, "Of course, seven it is.", generation=2)
+            while (chunk := await asyncio.wait_for(call.heard.get(), 5)).generation == 1:
+                cut.append(chunk)
+            answer = [chunk, *await call.until_last(6)]
+
+            for chunks, at_least_s, at_most_s in ((first, 0.8, 3), (second, 0.8, 3), (answer, 0.8, 3)):
+                pcm = pcm_of(chunks)
+                assert at_least_s < len(pcm) / 16_000 < at_most_s
+                assert -30 < rms_dbfs(pcm) < -10
+                assert len(chunks[0].payload) == 640
+                assert [len(chunk.payload) for chunk in chunks[1:-1]] == [2_560] * (len(chunks) - 2)
+                assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+            assert voiced_spans(pcm_of(first), 8_000)[0].start_ms < 60
+            assert 240 <= voiced_spans(pcm_of(second), 8_000)[0].start_ms <= 320
+
+            assert {chunk.utterance for chunk in cut} == {3}
+            assert not any(chunk.last for chunk in cut)
+            assert len(pcm_of(cut)) / 16_000 < 20  # of more than 50 s
+            after = call.all[len(first) + len(second) + len(cut) :]
+            assert {chunk.generation for chunk in after} == {2}
+            assert [chunk.seq for chunk in call.all] == list(range(len(call.all)))
+            assert {(chunk.codec, chunk.sample_rate_hz, chunk.epoch) for chunk in call.all} == {(Codec.PCM16, 8_000, 2)}
+
+            assert call.counted("sentences_total", provider="local", outcome="spoken") == 3
+            assert call.counted("sentences_total", provider="local", outcome="cut") == 1
+            assert call.counted("dropped_total", reason="interrupted") == 1
+            assert call.counted("dropped_total", reason="stale-generation") == 1
+
+            assert await call.release() == Released(known=True)
+            assert call.service.worker.calls == 0
+
+    asyncio.run(story())
+
+
+def test_the_bench_agent_gets_two_seconds_of_tone_per_sentence(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("bench")
+            for utterance in (1, 2, 3):
+                await call.say(utterance, "Twelve words.")
+                assert len(pcm_of(await call.until_last(utterance))) == 2 * 16_000
+
+    asyncio.run(story())
+
+
+def test_a_sentence_that_fails_or_is_empty_ends_and_the_next_is_heard(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("scripted")
+            for utterance, text in enumerate(("fail", "nothing", " \x00 ", "one second"), start=1):
+                await call.say(utterance, text)
+            failed, nothing, blank, spoken = [await call.until_last(utterance) for utterance in (1, 2, 3, 4)]
+            assert pcm_of(failed)
+            assert pcm_of(nothing) == pcm_of(blank) == b""
+            assert len(pcm_of(spoken)) == 16_000
+            assert call.counted("sentences_total", provider="scripted", outcome="failed") == 1
+            assert call.counted("sentences_total", provider="scripted", outcome="empty") == 2
+
+    asyncio.run(story())
+
+
+def test_a_provider_that_falls_silent_is_given_up(nats_url):
+    async def story():
+        async with a_call(nats_url, stall_ms=100) as call:
+            await call.claim("scripted")
+            await call.say(1, "stall")
+            await call.say(2, "one second")
+            await call.until_last(1)
+            assert len(pcm_of(await call.until_last(2))) == 16_000
+            assert call.scripted.voices[0].closed_early == 1
+            assert call.counted("sentences_total", provider="scripted", outcome="failed") == 1
+
+    asyncio.run(story())
+
+
+def test_an_interrupt_closes_the_provider_in_mid_sentence(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("scripted")
+            await call.say(1, "stall")
+            await call.heard.get()
+            await call.interrupt(2)
+            await call.say(2, "one second", generation=2)
+            while (await call.heard.get()).utterance == 1:
+                pass
+            assert call.scripted.voices[0].closed_early == 1
+            assert not any(chunk.last for chunk in call.all if chunk.utterance == 1)
+
+    asyncio.run(story())
+
+
+def test_more_sentences_than_may_wait_are_refused_and_the_first_are_kept(nats_url):
+    async def story():
+        async with a_call(nats_url, queue_sentences=2) as call:
+            await call.claim("scripted")
+            await call.say(1, "stall")
+            await call.heard.get()
+            for utterance in (2, 3, 4, 5):
+                await call.say(utterance, "one second", generation=2)
+            await call.interrupt(2)
+            while (chunk := await call.heard.get()).utterance == 1:
+                pass
+            assert chunk.utterance == 2
+            await call.until_last(2)
+            await call.until_last(3)
+            assert call.counted("dropped_total", reason="full") == 2
+
+    asyncio.run(story())
+
+
+def test_rubbish_and_deposed_brains_are_counted_and_harm_nothing(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("scripted", generation=4)
+            await call.bus.control.publish(subjects.speak(call.call), b"\xff not JSON")
+            await call.bus.control.publish(subjects.interrupt(call.call), b'{"type":"say"}')
+            await call.say(1, "one second", generation=4, epoch=7)
+            await call.say(2, "one second", generation=4, epoch=6)
+            await call.interrupt(9, epoch=6)
+            await call.say(3, "one second", generation=3, epoch=7)
+            await call.say(4, "one second", generation=5, epoch=7)
+            await call.until_last(1)
+            await call.until_last(4)
+            assert call.counted("dropped_total", reason="malformed") == 2
+            assert call.counted("dropped_total", reason="stale-epoch") == 2
+            assert call.counted("dropped_total", reason="stale-generation") == 1
+
+    asyncio.run(story())
+
+
+def test_a_released_call_falls_silent_at_once(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("scripted")
+            await call.say(1, "stall")
+            await call.heard.get()
+            assert await call.release() == Released(known=True)
+            assert call.scripted.voices[0].closed
+            assert call.scripted.voices[0].closed_early == 1
+            await call.say(2, "one second")
+            await call.bus.flush()
+            assert not any(chunk.utterance == 2 for chunk in call.all)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"provider": "acme"},
+            "agent test: tts.provider = 'acme' is not there; expected one of bench, local, scripted",
+        ),
+        (
+            {"provider": "local", "voice": "nobody"},
+            "agent test: tts.voice = 'nobody' is not there; expected one of af,",
+        ),
+    ],
+)
+def test_an_agent_that_cannot_be_served_is_refused_for_good(nats_url, settings, reason):
+    async def story():
+        async with a_call(nats_url) as call:
+            reply = await call.claim(**settings)
+            assert isinstance(reply, Refused)
+            assert reply.reason.startswith(reason)
+            assert not reply.retry
+            assert call.service.worker.calls == 0
+
+    asyncio.run(story())
+
+
+def test_the_page_for_people_tells_what_happened(nats_url):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim("bench")
+            await call.say(1, "Hello.")
+            await call.until_last(1)
+            page = call.chassis.page()
+            assert "calls                            1 of 200" in page
+            assert "sentences spoken                 1" in page
+            assert "first audio, last 1" in page
+
+    asyncio.run(story())

@@ -1,0 +1,170 @@
+"""A page to draw on, measured in CSS pixels from the top left, and the colours and type used on it.
+
+Knows nothing of calls.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
+
+WIDTH_PX: Final = 1_600
+SCALE: Final = 2
+"""Device pixels per CSS pixel."""
+_CSS_DPI: Final = 100
+_POINT_PX: Final = 72 / _CSS_DPI
+
+PAPER: Final = "#fbfaf7"
+CARD: Final = "#ffffff"
+INK: Final = "#1d2733"
+SOFT: Final = "#5f6c7b"
+FAINT: Final = "#9aa5b1"
+LINE: Final = "#e6e3dc"
+CALLER: Final = "#0f766e"
+AGENT: Final = "#4453b8"
+CUT: Final = "#d5482a"
+TOOL: Final = "#a8690c"
+LATENCY: Final = (
+    ("endpointing", "#c3cbd6"),
+    ("STT", "#5fb3a8"),
+    ("LLM", "#7d83d6"),
+    ("first sentence", "#b3a4e2"),
+    ("TTS", "#edb25c"),
+    ("edge", "#dd7b5f"),
+)
+
+_FAMILY: Final = "DejaVu Sans"  # comes with matplotlib: the same on every machine
+
+
+def font(size_px: float, *, bold: bool = False, italic: bool = False) -> FontProperties:
+    """Return the page's type at `size_px`."""
+    return FontProperties(
+        family=_FAMILY,
+        size=size_px * _POINT_PX,
+        weight="bold" if bold else "normal",
+        style="italic" if italic else "normal",
+    )
+
+
+def width_of(text: str, size_px: float, *, bold: bool = False) -> float:
+    """Return how wide `text` is, px."""
+    if not text.strip():
+        return 0.3 * size_px * len(text)
+    path = TextPath((0, 0), text, size=size_px, prop=font(size_px, bold=bold))
+    return float(path.get_extents().x1)
+
+
+def wrapped(text: str, width_px: float, size_px: float, most_lines: int) -> list[str]:
+    """Break `text` into at most `most_lines` lines of `width_px`; what does not fit is replaced by an ellipsis.
+
+    Lines are made wider, up to twice, before words are left out.
+    """
+    for factor in (1.0, 1.25, 1.5, 2.0):
+        lines = _filled(text.split(), width_px * factor, size_px)
+        if len(lines) <= most_lines:
+            return lines
+    return [*lines[: most_lines - 1], lines[most_lines - 1] + " …"]
+
+
+def _filled(words: Sequence[str], width_px: float, size_px: float) -> list[str]:
+    lines: list[str] = []
+    for word in words:
+        if lines and width_of(f"{lines[-1]} {word}", size_px) <= width_px:
+            lines[-1] = f"{lines[-1]} {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+class Page:
+    """A figure with one axes over all of it. y grows downwards."""
+
+    def __init__(self, height_px: float) -> None:
+        self.height_px: Final = height_px
+        self.figure: Final = Figure(
+            figsize=(WIDTH_PX / _CSS_DPI, height_px / _CSS_DPI), dpi=_CSS_DPI * SCALE, facecolor=PAPER
+        )
+        FigureCanvasAgg(self.figure)
+        self._axes = self.figure.add_axes((0, 0, 1, 1))
+        self._axes.set_xlim(0, WIDTH_PX)
+        self._axes.set_ylim(height_px, 0)
+        self._axes.axis("off")
+
+    def text(  # noqa: PLR0913 - a text has these properties
+        self,
+        x: float,
+        y: float,
+        words: str,
+        size_px: float,
+        colour: str = INK,
+        *,
+        bold: bool = False,
+        italic: bool = False,
+        align: str = "left",
+        alpha: float = 1.0,
+        layer: float = 5,
+    ) -> None:
+        """Write `words` with the baseline at `y`."""
+        prop = font(size_px, bold=bold, italic=italic)
+        self._axes.text(
+            *(x, y, words), fontproperties=prop, color=colour, ha=align, va="baseline", alpha=alpha, zorder=layer
+        )
+
+    def box(  # noqa: PLR0913
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        colour: str,
+        *,
+        radius: float = 0.0,
+        edge: str = "none",
+        alpha: float = 1.0,
+        hatch: str = "",
+        layer: float = 2,
+    ) -> None:
+        """Draw a filled box with its upper left corner at (`x`, `y`)."""
+        look = {"facecolor": colour, "edgecolor": edge, "alpha": alpha, "zorder": layer, "linewidth": 0.7}
+        if radius:
+            style = f"round,pad=0,rounding_size={min(radius, width / 2, height / 2)}"
+            self._axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, **look))
+        else:
+            self._axes.add_patch(Rectangle((x, y), width, height, hatch=hatch or None, **look))
+
+    def shape(
+        self, points: Sequence[tuple[float, float]], colour: str, *, alpha: float = 1.0, layer: float = 3
+    ) -> None:
+        """Draw a filled polygon."""
+        self._axes.add_patch(
+            Polygon(points, closed=True, facecolor=colour, edgecolor="none", alpha=alpha, zorder=layer)
+        )
+
+    def line(  # noqa: PLR0913
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        colour: str,
+        width_px: float = 1.0,
+        *,
+        dashed: bool = False,
+        alpha: float = 1.0,
+        layer: float = 3,
+    ) -> None:
+        """Draw a line from (x[0], y[0]) to (x[1], y[1])."""
+        self._axes.plot(
+            x, y, color=colour, linewidth=width_px * _POINT_PX, alpha=alpha, zorder=layer, solid_capstyle="round",
+            linestyle=(0, (2.5, 2.5)) if dashed else "-",
+        )  # fmt: skip
+
+    def wave(
+        self, x: NDArray[np.float64], middle: float, reach: NDArray[np.float64], colour: str, *, layer: float = 4
+    ) -> None:
+        """Draw an envelope of ± `reach` px about the height `middle`."""
+        self._axes.fill_between(x, middle - reach, middle + reach, color=colour, linewidth=0, zorder=layer)

@@ -1,0 +1,5 @@
+"""The stand-in for edge."""
+
+from standin import main
+
+main("STANDIN_EDGE_PORT")

@@ -1,0 +1,5 @@
+"""The stand-in for stt."""
+
+from standin import main
+
+main("STANDIN_STT_PORT")
