@@ -41,7 +41,6 @@ NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 _CLOSE_S: Final = 1.0
-_REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the code
 
 
 class Facilities(NamedTuple):
@@ -56,6 +55,14 @@ class Facilities(NamedTuple):
     liveness: Liveness
 
 
+class Leg(NamedTuple):
+    """The carrier's side of a call: its stream, which has just started, and the line it comes on."""
+
+    started: Started
+    carrier: Carrier
+    line: Line
+
+
 class Ending(NamedTuple):
     """Why a call ends, and how its line is closed."""
 
@@ -67,15 +74,12 @@ class Ending(NamedTuple):
 class Call:
     """A call from its stream's start to its end."""
 
-    def __init__(
-        self, call: CallId, agent: Agent, started: Started, carrier: Carrier, line: Line, facilities: Facilities
-    ) -> None:
+    def __init__(self, call: CallId, agent: Agent, leg: Leg, facilities: Facilities) -> None:
         settings, clock = facilities.settings, facilities.clock
         self.id: Final = call
         self.agent: Final = agent
+        started, self._carrier, self._line = leg
         self._started = started
-        self._carrier = carrier
-        self._line = line
         self._bus = facilities.bus
         self._facilities = facilities
         self._clock = clock
@@ -311,7 +315,7 @@ class Call:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(LineClosed, TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await self._line.close(ending.close_code, _shortened(ending.close_text))
+                await self._line.close(ending.close_code, ending.close_text)
         if self._story is not None:
             await self._story.unsubscribe()
         await self._assignments.release(ending.reason)
@@ -370,8 +374,3 @@ class Call:
         except Exception:
             log.exception("call failed", extra={"call": self.id})
             self.end("edge-error", INTERNAL_ERROR)
-
-
-def _shortened(text: str) -> str:
-    """Return as much of `text` as a WebSocket close reason holds."""
-    return text.encode()[:_REASON_BYTES].decode(errors="ignore")

@@ -4,7 +4,9 @@ EdgeError
 ├── AgentFileError    one or more agent files cannot be used; the text has a line for each problem
 ├── NotStarted        a message was asked of a carrier's stream that has not begun
 ├── NoStageWorker     no worker of a stage takes the call
-└── LineClosed        the carrier's socket is gone; `code` says how
+├── LineClosed        the carrier's socket is gone; `code` says how
+├── NotPlaced         the carrier did not place a call
+└── RequestRefused    an HTTP request that is answered with `status` and this text
 """
 
 from trunkline.proto.ids import Stage
@@ -41,4 +43,17 @@ class LineClosed(EdgeError):
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"closed with {code} {reason}".rstrip())
         self.code = code
+        self.reason = reason
+
+
+class NotPlaced(EdgeError):
+    """The carrier did not place a call."""
+
+
+class RequestRefused(EdgeError):
+    """An HTTP request that gets `status` and this text; `reason` labels a counter."""
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
         self.reason = reason

@@ -7,7 +7,7 @@ from typing import Final
 
 from trunkline.bus import Bus, EventLog, Heartbeat
 from trunkline.edge.agents import AgentFolder
-from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities
+from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.liveness import Liveness
@@ -94,7 +94,7 @@ class Exchange:
         elif len(self.calls) >= self._settings.capacity:
             await self._refuse(line, "edge-full", TRY_AGAIN_LATER, "all lines are busy")
         else:
-            call = self.calls[call_id] = Call(call_id, agent, started, carrier, line, self._facilities)
+            call = self.calls[call_id] = Call(call_id, agent, Leg(started, carrier, line), self._facilities)
             self._empty.clear()
             try:
                 await call.run()

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from trunkline.bus.streams import EventReader, Recorded
@@ -42,9 +43,9 @@ class FileSink:
     async def run(self) -> None:
         """Deliver until the reader closes."""
         while batch := await self.reader.take(_BATCH):
-            fresh = await self._until_it_works(lambda: self._fresh([delivery.record for delivery in batch]))
+            fresh = await self._until_it_works(partial(self._fresh, [delivery.record for delivery in batch]))
             if fresh:
-                await self._until_it_works(lambda: self._file.write(fresh))
+                await self._until_it_works(partial(self._file.write, fresh))
                 for record in fresh:
                     self._once.done(record)
                     self.metrics.delivered(self._wall() - record.wall_at)

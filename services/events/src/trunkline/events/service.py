@@ -69,9 +69,7 @@ class EventsService:
         """Deliver what is there, for a few seconds; the rest waits in the stream for the next process."""
         with contextlib.suppress(TimeoutError, BusUnavailable):
             async with asyncio.timeout(self._drain_s):
-                for sink in self._sinks:
-                    while await sink.reader.behind():
-                        await asyncio.sleep(_LOOK_S)
+                await asyncio.gather(*(_delivered(sink.reader) for sink in self._sinks))
 
     async def stop(self) -> None:
         """Stop delivering; what was not delivered is given back to the stream."""
@@ -126,6 +124,13 @@ async def build(settings: EventsSettings, chassis: Chassis) -> EventsService:
         reader = EventReader(bus, WEBHOOK_READER, window=_WEBHOOK_WINDOW)
         sinks.append(WebhookSink(reader, post, metrics.of(WebhookSink.name), wall, concurrency=room))
     return EventsService(bus, sinks, chassis, settings.drain_s)
+
+
+async def _delivered(reader: EventReader) -> None:
+    while True:
+        if await reader.behind() == 0:
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 def _rows(sink: Sink) -> Iterable[tuple[str, object]]:

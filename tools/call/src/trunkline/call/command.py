@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--token",
         metavar="TOKEN",
-        help="sign as Twilio does, with this auth token (default: $TRUNKLINE_TWILIO_AUTH_TOKEN, which ps does not show)",
+        help="sign as Twilio does, with this auth token (default: $TRUNKLINE_TWILIO_AUTH_TOKEN, unseen by ps)",
     )
     parser.add_argument("--nats", metavar="URL", help="watch this bus, so that transcripts and tools are judged too")
     parser.add_argument("--calls", type=_count, default=1, metavar="N", help="that many calls at once, and a summary")
