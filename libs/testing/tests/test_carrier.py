@@ -190,7 +190,7 @@ def test_a_call_that_cannot_begin_says_why(options, why: str, status: int | None
 
 
 def test_nobody_at_the_webhook_says_so() -> None:
-    with pytest.raises(CallFailed, match="no answer from the voice webhook http://127.0.0.1:9/"):
+    with pytest.raises(CallFailed, match="no answer from the voice webhook"):
         asyncio.run(place(dial("http://127.0.0.1:9/"), Talker(2)))
 
 

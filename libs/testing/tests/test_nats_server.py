@@ -79,9 +79,12 @@ def test_a_server_that_is_stopped_in_its_tracks_still_goes_away() -> None:
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with run_nats() as server, pytest.raises(NatsNotStarted, match=f"port {server.port} of 127.0.0.1 is taken"):
-        with run_nats(port=server.port):
-            pass
+    with (
+        run_nats() as server,
+        pytest.raises(NatsNotStarted, match=f"port {server.port} of 127.0.0.1 is taken"),
+        run_nats(port=server.port),
+    ):
+        pass
 
 
 def test_a_given_folder_keeps_log_and_store(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def test_a_document_without_a_stream_names_its_verbs() -> None:
         ("<Response><Connect><Stream/></Connect></Response>", "has no url"),
         ('<Response><Connect><Stream url="ftp://x/y"/></Connect></Response>', "must be a wss"),
         (
-            f'<Response><Connect><Stream url="wss://x"><Parameter name="n" value="{500 * "v"}"/></Stream></Connect></Response>',
+            '<Response><Connect><Stream url="wss://x"><Parameter name="n" value="'
+            + 500 * "v"
+            + '"/></Stream></Connect></Response>',
             "longer than Twilio's 500",
         ),
     ],

@@ -1,8 +1,11 @@
 """What every provider must do, asked of ours; and what espeak-ng makes of it."""
 
 import asyncio
+import subprocess
+import sys
 from contextlib import aclosing
 
+import espeakng_loader
 import pytest
 
 from trunkline.audio.levels import peak, rms_dbfs, voiced_spans
@@ -117,6 +120,21 @@ def test_speed_pitch_and_voice_are_honoured():
 def test_an_unknown_voice_is_refused_with_the_choice(voice, error):
     with pytest.raises(Misconfigured, match=error):
         asyncio.run(voice_of(voice=voice))
+
+
+def test_a_checkout_deep_in_folders_is_no_trouble(tmp_path):
+    deep = tmp_path.joinpath(*["a-folder-with-a-long-name"] * 8)
+    deep.mkdir(parents=True)
+    (deep / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
+    # The library is global to its process, so it is loaded again in another one.
+    code = (
+        "import pathlib, sys; from trunkline.tts.providers.espeak import Espeak;"
+        "espeak, pieces = Espeak(pathlib.Path(sys.argv[1])), [];"
+        "espeak.synthesise('One two three.', espeak.resolve('en-gb+f3'), lambda piece: not pieces.append(piece));"
+        "print(sum(map(len, pieces)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code, deep / "espeak-ng-data"], capture_output=True, check=True)
+    assert int(said.stdout) > 22_050
 
 
 def test_markup_and_phonemes_are_words():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trunkline.call import Verdict
 from trunkline.demo.report import (
     AgentPart,
     BargeIn,
@@ -16,7 +17,6 @@ from trunkline.demo.report import (
     ToolUse,
     Totals,
     Turn,
-    Verdict,
 )
 
 RATE_HZ = 8_000
@@ -165,7 +165,7 @@ def make_call(lines=LINES):
         turns=tuple(turns),
         interrupts=tuple(interrupts),
         tools=tuple(tools),
-        verdicts=(Verdict(name="one barge-in", passed=True, detail="1"),),
+        verdicts=(Verdict(name="one barge-in", expected="1", found="1", passed=True),),
         totals=Totals(
             caller_turns=len(turns) - 1,
             barge_ins=len(interrupts),

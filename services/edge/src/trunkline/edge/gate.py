@@ -1,4 +1,4 @@
-"""Who is let in: requests that Twilio has signed or, while there is no secret to check with, clients of this machine."""
+"""Who is let in: what Twilio has signed or, while there is no secret to check with, clients of this machine."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -142,4 +142,4 @@ def _form(body: bytes) -> FormData:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError as error:
         raise RequestRefused(400, "bad-form", f"no form of at most {_MAX_FIELDS} fields: {error}") from error
-    return FormData(pairs)
+    return FormData([*pairs])

@@ -1,11 +1,12 @@
 """Placing calls through Twilio's REST API, with its official client."""
 
-import asyncio
 from typing import Any
 
 import aiohttp
 import msgspec
-from twilio.base.exceptions import TwilioException, TwilioRestException  # type: ignore[import-untyped]  # ships no types
+from twilio.base.exceptions import TwilioException, TwilioRestException  # type: ignore[import-untyped]  # no types
+from twilio.http.async_http_client import AsyncTwilioHttpClient  # type: ignore[import-untyped]  # as above
+from twilio.rest import Client  # type: ignore[import-untyped]  # as above
 
 from trunkline.edge.errors import NotPlaced
 from trunkline.edge.settings import Setup
@@ -22,7 +23,7 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class Dialler:
-    """One account's outgoing calls. The client is made at the first one: importing it takes a third of a second."""
+    """One account's outgoing calls. The client is made at the first one."""
 
     def __init__(self, setup: Setup, public: PublicUrl) -> None:
         self._setup = setup
@@ -54,7 +55,7 @@ class Dialler:
             placed = await self._client.calls.create_async(to=to, from_=self._setup.twilio_from, url=url)
         except TwilioRestException as error:
             raise NotPlaced(f"Twilio refused the call: {error.status} {error.code}: {error.msg}") from error
-        except (TwilioException, aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotPlaced(f"Twilio could not be asked: {error or type(error).__name__}") from error
         return Placed(str(placed.sid), str(placed.status))
 
@@ -64,9 +65,6 @@ class Dialler:
             await self._client.http_client.close()
 
     def _connect(self) -> Any:
-        from twilio.http.async_http_client import AsyncTwilioHttpClient  # noqa: PLC0415  # type: ignore[import-untyped]
-        from twilio.rest import Client  # noqa: PLC0415  # type: ignore[import-untyped]
-
         twilio = self._setup.twilio
         client = Client(twilio.account_sid, twilio.auth_token, http_client=AsyncTwilioHttpClient(timeout=_TIMEOUT_S))
         # The SDK has no argument for another address; this attribute is what its requests are built from.

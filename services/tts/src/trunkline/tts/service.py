@@ -24,7 +24,7 @@ class TtsService:
     """Speaks for the calls it claims. Made by `build`."""
 
     def __init__(self, chassis: Chassis, bus: Bus, settings: TtsSettings, registry: Registry | None = None) -> None:
-        self._bus = bus
+        self.bus = bus
         self._registry = registry or Registry()
         self._metrics = TtsMetrics(chassis.registry)
         self._shared = Surroundings(bus, chassis.clock, self._metrics, settings)
@@ -50,7 +50,7 @@ class TtsService:
         """Let every call go and leave the bus."""
         await self.worker.stop()
         await self._registry.aclose()
-        await self._bus.close()
+        await self.bus.close()
 
     async def open_call(self, claim: Claim) -> CallSession:
         """Open the agent's voice for a call and listen.

@@ -64,13 +64,15 @@ class CallSpeech:
         return self._floor.waiting
 
     async def start(self) -> None:
-        """Subscribe and be ready to speak."""
+        """Subscribe and be ready to speak.
+
+        No round trip is made to be sure: the claim is answered on the same connection, so behind the subscriptions.
+        """
         for subject, on_message in (
             (subjects.interrupt(self._call), self._on_interrupt),
             (subjects.speak(self._call), self._on_say),
         ):
             self._subscriptions.append(await self._shared.bus.subscribe(subject, on_message))
-        await self._shared.bus.flush()
         self._speaker = asyncio.create_task(self._speak_on(), name=f"speech {self._call}")
 
     async def close(self, reason: str) -> None:

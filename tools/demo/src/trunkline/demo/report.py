@@ -6,6 +6,7 @@ measured on the recording, that is, on what the caller said and heard, not on wh
 
 import msgspec
 
+from trunkline.call import Verdict
 from trunkline.proto.events import Event
 
 
@@ -29,7 +30,7 @@ class CallerPart(msgspec.Struct, frozen=True, kw_only=True):
     """When the last final transcript of the turn came."""
     onset_ms: int
     offset_ms: int
-    """First and last sound of the caller, measured."""
+    """First and last sound of the caller, on the left channel."""
 
 
 class Sentence(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,14 +118,6 @@ class SeenEvent(msgspec.Struct, frozen=True, kw_only=True):
     event: Event
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One expectation and whether it held."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
 class Level(msgspec.Struct, frozen=True, kw_only=True):
     """How loud a channel is, over the stretches where it carries voice."""
 
@@ -159,7 +152,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about one call."""
+    """Everything about one call. A verdict has ``passed`` null when it could not be judged."""
 
     call: str
     agent: str
@@ -180,4 +173,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def passed(self) -> bool:
         """Whether every expectation held."""
-        return all(verdict.passed for verdict in self.verdicts)
+        return all(verdict.passed is not False for verdict in self.verdicts)

@@ -352,7 +352,7 @@ def _foot(page: Page, report: Report) -> None:
     y = page.height_px - 14
     bars = f"bars begin at the caller's last sound, {_BAR_PX_PER_MS * 1_000:.0f} px a second; the label is measured on"
     page.text(36, y, f"{bars} the recording, from the caller's last sound to the agent's first", 9.5, FAINT)
-    failed = [verdict.name for verdict in report.verdicts if not verdict.passed]
+    failed = [verdict.name for verdict in report.verdicts if verdict.passed is False]
     outcome = (
         f"failed: {', '.join(failed)}"
         if failed

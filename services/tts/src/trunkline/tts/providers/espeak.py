@@ -59,14 +59,14 @@ class Setting(NamedTuple):
 
 
 class Espeak:
-    """The library, loaded. Use it from one thread.
+    """The library, loaded with the voices in `data` (by default those it comes with). Use it from one thread.
 
     Raises:
         Unavailable: the library or its voices cannot be loaded.
     """
 
-    def __init__(self) -> None:
-        data = Path(espeakng_loader.get_data_path())
+    def __init__(self, data: Path | None = None) -> None:
+        data = data or Path(espeakng_loader.get_data_path())
         self._variants = tuple(sorted(path.name for path in data.glob("voices/!v/*")))
         self._short = None
         if len(str(data).encode()) > _LONGEST_DATA_PATH:
