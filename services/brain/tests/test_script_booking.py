@@ -80,7 +80,7 @@ def test_the_demo_script_has_no_problems() -> None:
 def test_a_booking_goes_through_at_once() -> None:
     call = Dialogue()
     assert call.caller("good evening i would like to book a table") == "With pleasure. For how many people?"
-    assert call.caller("four") == "For four, with pleasure. On which day, and at what time?"
+    assert call.caller("four") == "For four, very good. On which day, and at what time?"
     assert call.caller("on friday at half past seven") == (
         "Let me see. Yes, we have a table for four on Friday at half past seven. What name may I put it under?"
     )
@@ -162,12 +162,12 @@ def test_a_question_nobody_heard_is_not_taken_as_answered() -> None:
 def test_small_questions_are_answered_and_the_dialogue_goes_on() -> None:
     call = Dialogue()
     assert call.caller("what are your opening hours").endswith("in the evening. Would you like to book a table?")
-    assert call.caller("yes please") == "With pleasure. For how many people?"
-    assert call.caller("where are you").endswith("old lighthouse. With pleasure. For how many people?")
-    assert call.caller("sorry") == "Of course. With pleasure. For how many people?"
+    assert call.caller("yes please") == "For how many people?"
+    assert call.caller("where are you").endswith("old lighthouse. For how many people?")
+    assert call.caller("sorry") == "Of course. For how many people?"
     assert call.caller("do you have vegetarian food").startswith("Half of our dishes are vegetarian")
-    assert call.caller("blue elephants") == "Sorry, I did not catch that. With pleasure. For how many people?"
-    assert call.caller("") == "Sorry, I could not hear you. With pleasure. For how many people?"
+    assert call.caller("blue elephants") == "Sorry, I did not catch that. For how many people?"
+    assert call.caller("") == "Sorry, I could not hear you. For how many people?"
     assert "For three" in call.caller("we will be three")
 
 

@@ -182,6 +182,8 @@ class Bus:
             BusUnavailable: it did not answer in time.
         """
         try:
+            # nats-py sends the first PING ahead of what it has buffered; the second one stands behind it.
+            await self.control.flush(timeout=max(1, round(timeout_s)))
             await self.control.flush(timeout=max(1, round(timeout_s)))
         except (nats.errors.Error, TimeoutError) as error:
             raise BusUnavailable("NATS did not answer a ping") from error

@@ -5,7 +5,7 @@ WebSocket and, if asked to watch, the bus.
 """
 
 from trunkline.call.command import main
-from trunkline.call.errors import BadScenario, CallToolError, NoVoice
+from trunkline.call.errors import BadScenario, BadTarget, CallToolError, NoVoice
 from trunkline.call.place import Target, place_call
 from trunkline.call.scenario import Scenario, find_scenario, load_scenario, parse_scenario
 from trunkline.call.seen import CallResult, Seen, Spoken, Verdict
@@ -13,6 +13,7 @@ from trunkline.call.speech import prepare_speech
 
 __all__ = [
     "BadScenario",
+    "BadTarget",
     "CallResult",
     "CallToolError",
     "NoVoice",

@@ -19,7 +19,7 @@ from trunkline.call.seen import CallResult, Seen
 from trunkline.call.speech import prepare_speech
 from trunkline.testing.errors import CallFailed
 
-PASSED, FAILED, NOT_PLACED = 0, 1, 2
+PASSED, FAILED, NOT_PLACED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         err.print(Text(f"trunkline call: {error}", "red"), soft_wrap=True)
     except KeyboardInterrupt:
         err.print("trunkline call: interrupted")
+        return INTERRUPTED
     return NOT_PLACED
 
 

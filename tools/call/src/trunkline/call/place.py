@@ -7,13 +7,13 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import msgspec
 
 from trunkline.call.caller import Clips, ScriptedCaller
+from trunkline.call.errors import BadTarget
 from trunkline.call.judge import Evidence, audible, judge
 from trunkline.call.scenario import Scenario, Step
 from trunkline.call.seen import CallResult, Seen
 from trunkline.call.speech import prepare_speech
 from trunkline.call.watch import Watch, watching
 from trunkline.proto.ids import call_id_of
-from trunkline.testing.errors import CallFailed
 from trunkline.testing.twilio import RATE_HZ, Dial, LineEvent, new_call_sid, place
 
 VOICE_HOOK = "/twilio/voice-hook"
@@ -36,7 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """Return the URL of the voice webhook for `scenario`.
 
         Raises:
-            CallFailed: `url` is no http or https URL.
+            BadTarget: `url` is no http or https URL.
         """
         try:
             parts = urlsplit(self.url)
@@ -44,7 +44,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError:
             usable = False
         if not usable:
-            raise CallFailed(f"{self.url!r} is no URL to call: give one like http://127.0.0.1:8080")
+            raise BadTarget(f"{self.url!r} is no URL to call: give one like http://127.0.0.1:8080")
         path = parts.path if parts.path.strip("/") else VOICE_HOOK
         agent = self.agent or scenario.agent
         query = "&".join(filter(None, (parts.query, urlencode({"agent": agent}) if agent else "")))
@@ -73,6 +73,7 @@ async def place_call(
         call_sid: a fresh one if None.
 
     Raises:
+        BadTarget: there is no URL to call.
         CallFailed: the call could not be placed.
         BusUnavailable: the bus cannot be watched.
         NoVoice: the caller's words cannot be spoken.

@@ -232,17 +232,18 @@ def _tools(record: Record) -> Iterable[shape.ToolUse]:
                 name=called.name,
                 called_ms=at_ms,
                 took_ms=round(back.took_ms, 2) if back is not None else 0.0,
-                arguments=_json(called.arguments, {}),
-                result=_json(back.result, None) if back is not None and back.result else None,
+                arguments=_json(called.arguments),
+                result=_json(back.result) if back is not None else None,
                 error=back.error if back is not None else "no answer",
             )
 
 
-def _json(text: str, otherwise: object) -> object:
+def _json(text: str) -> object:
+    """Return what `text` says, the text itself if it is no JSON, None if there is none."""
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        return otherwise if not text else text
+        return text or None
 
 
 def _totals(

@@ -3,14 +3,16 @@
 Knows nothing of calls.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import BoxStyle, FancyBboxPatch, Polygon
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
@@ -42,40 +44,73 @@ LATENCY: Final = (
 _FAMILY: Final = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 
 
-def font(size_px: float, *, bold: bool = False, italic: bool = False) -> FontProperties:
-    """Return the page's type at `size_px`."""
+class Type(msgspec.Struct, frozen=True, kw_only=True):
+    """How words look."""
+
+    size_px: float
+    colour: str = INK
+    bold: bool = False
+    italic: bool = False
+    alpha: float = 1.0
+    layer: float = 5
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """How a box looks."""
+
+    colour: str
+    edge: str = "none"
+    radius: float = 0.0
+    alpha: float = 1.0
+    hatch: str = ""
+    layer: float = 2
+
+
+class Stroke(msgspec.Struct, frozen=True, kw_only=True):
+    """How a line looks."""
+
+    colour: str
+    width_px: float = 1.0
+    dashed: bool = False
+    alpha: float = 1.0
+    layer: float = 3
+
+
+def font(kind: Type) -> FontProperties:
+    """Return the page's typeface as `kind` wants it."""
     return FontProperties(
         family=_FAMILY,
-        size=size_px * _POINT_PX,
-        weight="bold" if bold else "normal",
-        style="italic" if italic else "normal",
+        size=kind.size_px * _POINT_PX,
+        weight="bold" if kind.bold else "normal",
+        style="italic" if kind.italic else "normal",
     )
 
 
-def width_of(text: str, size_px: float, *, bold: bool = False) -> float:
+@functools.cache
+def width_of(text: str, kind: Type) -> float:
     """Return how wide `text` is, px."""
     if not text.strip():
-        return 0.3 * size_px * len(text)
-    path = TextPath((0, 0), text, size=size_px, prop=font(size_px, bold=bold))
-    return float(path.get_extents().x1)
+        return 0.32 * kind.size_px * len(text)
+    return float(TextPath((0, 0), text, size=kind.size_px, prop=font(kind)).get_extents().x1)
 
 
-def wrapped(text: str, width_px: float, size_px: float, most_lines: int) -> list[str]:
+def wrapped(text: str, width_px: float, kind: Type, most_lines: int) -> list[str]:
     """Break `text` into at most `most_lines` lines of `width_px`; what does not fit is replaced by an ellipsis.
 
     Lines are made wider, up to twice, before words are left out.
     """
+    lines: list[str] = []
     for factor in (1.0, 1.25, 1.5, 2.0):
-        lines = _filled(text.split(), width_px * factor, size_px)
+        lines = _filled(text.split(), width_px * factor, kind)
         if len(lines) <= most_lines:
             return lines
     return [*lines[: most_lines - 1], lines[most_lines - 1] + " …"]
 
 
-def _filled(words: Sequence[str], width_px: float, size_px: float) -> list[str]:
+def _filled(words: Sequence[str], width_px: float, kind: Type) -> list[str]:
     lines: list[str] = []
     for word in words:
-        if lines and width_of(f"{lines[-1]} {word}", size_px) <= width_px:
+        if lines and width_of(f"{lines[-1]} {word}", kind) <= width_px:
             lines[-1] = f"{lines[-1]} {word}"
         else:
             lines.append(word)
@@ -96,72 +131,28 @@ class Page:
         self._axes.set_ylim(height_px, 0)
         self._axes.axis("off")
 
-    def text(  # noqa: PLR0913 - a text has these properties
-        self,
-        x: float,
-        y: float,
-        words: str,
-        size_px: float,
-        colour: str = INK,
-        *,
-        bold: bool = False,
-        italic: bool = False,
-        align: str = "left",
-        alpha: float = 1.0,
-        layer: float = 5,
-    ) -> None:
-        """Write `words` with the baseline at `y`."""
-        prop = font(size_px, bold=bold, italic=italic)
-        self._axes.text(
-            *(x, y, words), fontproperties=prop, color=colour, ha=align, va="baseline", alpha=alpha, zorder=layer
-        )
+    def text(self, x: float, y: float, words: str, kind: Type, align: str = "left") -> None:
+        """Write `words` with the baseline at `y`; `align` says which end of them is at `x`."""
+        written = self._axes.text(x, y, words, fontproperties=font(kind), ha=align, va="baseline")
+        written.set(color=kind.colour, alpha=kind.alpha, zorder=kind.layer)
 
-    def box(  # noqa: PLR0913
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        colour: str,
-        *,
-        radius: float = 0.0,
-        edge: str = "none",
-        alpha: float = 1.0,
-        hatch: str = "",
-        layer: float = 2,
-    ) -> None:
-        """Draw a filled box with its upper left corner at (`x`, `y`)."""
-        look = {"facecolor": colour, "edgecolor": edge, "alpha": alpha, "zorder": layer, "linewidth": 0.7}
-        if radius:
-            style = f"round,pad=0,rounding_size={min(radius, width / 2, height / 2)}"
-            self._axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=style, **look))
-        else:
-            self._axes.add_patch(Rectangle((x, y), width, height, hatch=hatch or None, **look))
+    def box(self, x: float, y: float, width: float, height: float, fill: Fill) -> None:
+        """Draw a box with its upper left corner at (`x`, `y`)."""
+        radius = min(fill.radius, width / 2, height / 2)
+        corners = BoxStyle.Round(pad=0, rounding_size=radius) if radius else BoxStyle.Square(pad=0)
+        look = FancyBboxPatch((x, y), width, height, boxstyle=corners, linewidth=0.7, zorder=fill.layer)
+        look.set(facecolor=fill.colour, edgecolor=fill.edge, alpha=fill.alpha, hatch=fill.hatch or None)
+        self._axes.add_patch(look)
 
-    def shape(
-        self, points: Sequence[tuple[float, float]], colour: str, *, alpha: float = 1.0, layer: float = 3
-    ) -> None:
+    def shape(self, points: Sequence[tuple[float, float]], colour: str) -> None:
         """Draw a filled polygon."""
-        self._axes.add_patch(
-            Polygon(points, closed=True, facecolor=colour, edgecolor="none", alpha=alpha, zorder=layer)
-        )
+        self._axes.add_patch(Polygon(points, closed=True, facecolor=colour, edgecolor="none", zorder=4))
 
-    def line(  # noqa: PLR0913
-        self,
-        x: tuple[float, float],
-        y: tuple[float, float],
-        colour: str,
-        width_px: float = 1.0,
-        *,
-        dashed: bool = False,
-        alpha: float = 1.0,
-        layer: float = 3,
-    ) -> None:
+    def line(self, x: tuple[float, float], y: tuple[float, float], stroke: Stroke) -> None:
         """Draw a line from (x[0], y[0]) to (x[1], y[1])."""
-        self._axes.plot(
-            x, y, color=colour, linewidth=width_px * _POINT_PX, alpha=alpha, zorder=layer, solid_capstyle="round",
-            linestyle=(0, (2.5, 2.5)) if dashed else "-",
-        )  # fmt: skip
+        (drawn,) = self._axes.plot(x, y, color=stroke.colour, linewidth=stroke.width_px * _POINT_PX)
+        drawn.set(linestyle=(0, (2.5, 2.5)) if stroke.dashed else "-", solid_capstyle="round")
+        drawn.set(alpha=stroke.alpha, zorder=stroke.layer)
 
     def wave(
         self, x: NDArray[np.float64], middle: float, reach: NDArray[np.float64], colour: str, *, layer: float = 4

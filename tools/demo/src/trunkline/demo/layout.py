@@ -1,5 +1,6 @@
 """Where on the page a moment is. Pure arithmetic, in CSS pixels."""
 
+import itertools
 import math
 from typing import Final
 
@@ -64,7 +65,7 @@ def rows_of(duration_ms: float, pauses_ms: list[float]) -> list[Row]:
         near = [pause for pause in pauses_ms if abs(pause - ideal) < even_ms / 5 and pause > cuts[-1]]
         cuts.append(min(near, key=lambda pause: abs(pause - ideal), default=ideal))
     cuts.append(duration_ms)
-    stretches = list(zip(cuts, cuts[1:], strict=False))
+    stretches = list(itertools.pairwise(cuts))
     px_per_ms = (RIGHT_PX - LEFT_PX) / max(_SHORTEST_ROW_MS, *(end - begin for begin, end in stretches))
     return [Row(HEAD_PX + number * ROW_PX, *stretch, px_per_ms) for number, stretch in enumerate(stretches)]
 

@@ -106,7 +106,7 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     called_ms: int
     took_ms: float
-    arguments: dict[str, object]
+    arguments: object
     result: object
     error: str
 
