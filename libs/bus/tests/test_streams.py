@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 from nats.js import api
 
+from trunkline.bus import EventLog, EventReader, ensure_events_stream, read_envelope, recorded
 from trunkline.bus.connection import Bus
 from trunkline.bus.errors import BusUnavailable
-from trunkline.bus.streams import EventLog, EventReader, ensure_events_stream, read_envelope, recorded
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed
 from trunkline.proto.ids import CallId, WorkerId
@@ -134,6 +134,21 @@ def test_facts_emitted_while_the_server_is_away_arrive_once_and_in_order(caplog:
         asyncio.run(story(server))
     assert sum(record.message == "facts cannot be stored; keeping them" for record in caplog.records) == 1
     assert sum(record.message == "facts are stored again" for record in caplog.records) == 1
+
+
+def test_somebody_who_only_listens_does_not_keep_the_stream_from_being_made() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+
+            async def ignore(_subject: str, _data: bytes) -> None:
+                pass
+
+            await bus.subscribe("events.>", ignore)
+            await emit_and_store(bus, STARTED)
+            assert await facts_in_stream(bus) == [STARTED]
+
+    with run_nats() as server:
+        asyncio.run(story(server))
 
 
 def test_the_stream_is_made_again_when_somebody_deleted_it() -> None:

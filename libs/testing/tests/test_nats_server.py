@@ -100,21 +100,26 @@ def test_without_jetstream_there_is_no_store() -> None:
         assert not (server.folder / "jetstream").exists()
 
 
-def test_it_dies_with_a_parent_that_is_killed() -> None:
+def test_it_dies_with_a_parent_that_is_killed_and_the_next_one_clears_up() -> None:
     program = (
         "from trunkline.testing.nats_server import run_nats\n"
         "import sys\n"
         "with run_nats() as server:\n"
-        "    print(server.port, flush=True)\n"
+        "    print(server.port, server.folder, flush=True)\n"
         "    sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        port = int(parent.stdout.readline())
-        assert listens(port)
+        port, folder = parent.stdout.readline().decode().split()
+        assert listens(int(port))
+        with run_nats():
+            assert Path(folder).exists()
         parent.kill()
         parent.wait()
-        wait_until(lambda: not listens(port))
+        wait_until(lambda: not listens(int(port)))
+
+    with run_nats():
+        assert not Path(folder).exists()
 
 
 def test_a_binary_that_is_no_nats_server_says_what_it_said(tmp_path: Path) -> None:

@@ -73,14 +73,23 @@ class TestABadFile:
             ("[turns]\nbarge_inn = true", "turns.barge_inn: unknown key; did you mean barge_in?"),
             ("[sst]\nprovider = 'x'", "sst: unknown key; did you mean stt?"),
             ("[[llm.script.rules]]\nsey = 'x'", "llm.script.rules[0].sey: unknown key; did you mean say?"),
-            ("[llm.script.slots.day]\nhear='a'\nhere='a'", "llm.script.slots.day.here: unknown key; did you mean hear?"),
-            ("[limits]\nzzz = 1", "limits.zzz: unknown key; known here: max_duration_s, max_tool_calls_per_turn, max_turns"),
+            (
+                "[llm.script.slots.day]\nhear='a'\nhere='a'",
+                "llm.script.slots.day.here: unknown key; did you mean hear?",
+            ),
+            (
+                "[limits]\nzzz = 1",
+                "limits.zzz: unknown key; known here: max_duration_s, max_tool_calls_per_turn, max_turns",
+            ),
             ("[[tools]]\nname='a'\ntimeout = 1", "tools[0].timeout: unknown key; did you mean timeout_s?"),
             ("[turns]\nbarge_in = 'yes'", "turns.barge_in: expected bool, got str"),
             ("[turns]\nendpoint_silence_ms = 5", "turns.endpoint_silence_ms: expected int >= 100"),
             ("[tts]\nspeed = 3.0", "tts.speed: expected float <= 2.0"),
             ("greeting = '${NOBODY}'", "greeting: the variable NOBODY is not set and has no default"),
-            ("[[llm.script.rules]]\nsay='${NO}'", "llm.script.rules[0].say: the variable NO is not set and has no default"),
+            (
+                "[[llm.script.rules]]\nsay='${NO}'",
+                "llm.script.rules[0].say: the variable NO is not set and has no default",
+            ),
             (
                 "greeting = '${'",
                 "greeting: '${' begins no ${NAME} or ${NAME:-default}; '$${' stands for the characters",

@@ -172,7 +172,11 @@ STEPS = st.lists(
         st.floats(0, 2, allow_nan=False),
         st.one_of(
             st.tuples(
-                st.just("take"), st.integers(1, 6), st.sampled_from([0.0, 20.0, 160.0, 400.0]), st.booleans(), st.integers(0, 4)
+                st.just("take"),
+                st.integers(1, 6),
+                st.sampled_from([0.0, 20.0, 160.0, 400.0]),
+                st.booleans(),
+                st.integers(0, 4),
             ),
             st.tuples(st.just("return"), st.integers(0, 4), st.integers(1, 6)),
             st.tuples(st.just("interrupt"), st.integers(0, 5)),

@@ -231,7 +231,9 @@ class TestFatalNonsense:
 
 
 class TestAnything:
-    @given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps)))
+    @given(
+        st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
+    )
     def test_never_raises(self, message):
         for stream in (TwilioStream(), live()):
             stream.receive(message)

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from trunkline.bus.streams import Recorded, read_envelope
+from trunkline.bus import Recorded, read_envelope
 from trunkline.events.jsonlines import JsonLinesFile
 
 pytestmark = pytest.mark.integration  # it writes a real disk

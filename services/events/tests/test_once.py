@@ -2,7 +2,7 @@
 
 import pytest
 
-from trunkline.bus.streams import Recorded
+from trunkline.bus import Recorded
 from trunkline.events.once import Once
 from trunkline.proto.ids import CallId
 

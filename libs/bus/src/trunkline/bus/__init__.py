@@ -7,9 +7,11 @@ what ownership of a call needs.
 
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Unservable
+from trunkline.bus.event_log import EventLog
+from trunkline.bus.event_reader import Delivery, EventReader, Recorded, read_envelope, recorded
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
-from trunkline.bus.streams import EventLog, EventReader, ensure_events_stream
+from trunkline.bus.streams import ensure_events_stream
 from trunkline.bus.worker import CallSession, Worker
 
 __all__ = [
@@ -18,13 +20,17 @@ __all__ = [
     "BusTimeout",
     "BusUnavailable",
     "CallSession",
+    "Delivery",
     "EventLog",
     "EventReader",
     "Heartbeat",
     "MediaLane",
     "NoWorker",
+    "Recorded",
     "Subscription",
     "Unservable",
     "Worker",
     "ensure_events_stream",
+    "read_envelope",
+    "recorded",
 ]

@@ -13,6 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
+from trunkline.bus.errors import BusUnavailable
+
 OnFrame = Callable[[str, bytes], None]
 OnUnheard = Callable[[str], None]
 
@@ -59,6 +61,19 @@ class MediaLane:
             on_frame(msg.subject, msg.data)
 
         return await self.client.subscribe(subject, cb=deliver)
+
+    async def flush(self) -> None:
+        """Wait until the server knows of every subscription made so far.
+
+        Raises:
+            BusUnavailable: it did not answer in time.
+        """
+        try:
+            # nats-py sends the first PING ahead of what it has buffered; the second one stands behind it.
+            await self.client.flush(timeout=1)
+            await self.client.flush(timeout=1)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusUnavailable("NATS did not answer a ping on the media connection") from error
 
     async def watch_unheard(self, on_unheard: OnUnheard) -> None:
         """Call `on_unheard(token)` when a frame published with ``reply_to(token)`` found no subscriber.

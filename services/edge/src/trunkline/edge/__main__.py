@@ -1,7 +1,7 @@
 """The process: start → ready → drain (stop listening, keep the calls) → stop."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from trunkline.bus import Bus
 from trunkline.edge import settings as setting
@@ -53,14 +53,14 @@ class Edge:
         await self._bus.close()
 
 
-async def build(settings: EdgeSettings, chassis: Chassis) -> Edge:
+async def build(settings: EdgeSettings, chassis: Chassis, environ: Mapping[str, str] = setting.ENVIRONMENT) -> Edge:
     """Put the edge together.
 
     Raises:
         SettingsError: a variable or an agent file is wrong, or the port is taken.
         BusUnavailable: NATS does not answer.
     """
-    setup = setting.read(settings)
+    setup = setting.read(settings, environ)
     agents = AgentFolder(setup.agents, setup.environ)
     try:
         agents.load()

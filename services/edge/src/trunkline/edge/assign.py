@@ -102,10 +102,9 @@ class Assignments:
         raise NoStageWorker(stage, why)
 
     def drop(self, stage: Stage, reason: str) -> Assigned | None:
-        """Void the worker of `stage`; tell it, should it ever hear again."""
+        """Give up the worker of `stage` and tell it so, should it ever hear again; the next claim voids its words."""
         assigned = self._held.pop(stage, None)
         if assigned is not None:
-            self._epochs[stage] = Epoch(self._epochs[stage] + 1)
             self._spawn(self._tell(assigned.worker, assigned.epoch, reason))
         return assigned
 

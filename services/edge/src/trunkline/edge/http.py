@@ -1,7 +1,6 @@
 """The edge's HTTP: Twilio's voice webhook, its media socket, placing calls, and the chassis's own routes."""
 
 import logging
-import re
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +19,7 @@ from trunkline.edge.exchange import Exchange
 from trunkline.edge.gate import Gate
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.outbound import Dialler
-from trunkline.edge.settings import EdgeSettings
+from trunkline.edge.settings import E164, EdgeSettings
 from trunkline.edge.signature import PublicUrl
 from trunkline.edge.twilio import TwilioStream
 from trunkline.edge.websocket import MediaSocket, visitor_of
@@ -33,7 +32,6 @@ MEDIA_STREAM: Final = "/twilio/media-stream"
 CALL_START: Final = "/call/start"
 MAX_BODY_BYTES: Final = 65_536
 _MAX_FIELDS: Final = 500
-_E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
 class CallOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +93,7 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
             order = msgspec.json.decode(await _body(request), type=CallOrder)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise RequestRefused(400, "bad-order", str(error)) from error
-        if not _E164.fullmatch(order.to):
+        if not E164.fullmatch(order.to):
             raise RequestRefused(400, "bad-order", "`to` must be a number in E.164, such as +15551230000")
         agent = self._known_agent(order.agent)
         try:

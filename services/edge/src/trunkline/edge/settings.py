@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,7 +13,9 @@ from msgspec import Meta
 from trunkline.edge.signature import PublicUrl
 from trunkline.runtime.settings import Secret, SettingsError, load
 
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+ENVIRONMENT: Final[Mapping[str, str]] = os.environ
+E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+"""A telephone number, https://www.itu.int/rec/T-REC-E.164."""
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         return PublicUrl(self.edge.public_url or f"http://{host}:{port}")
 
 
-def read(edge: EdgeSettings, environ: Mapping[str, str] = os.environ) -> Setup:
+def read(edge: EdgeSettings, environ: Mapping[str, str] = ENVIRONMENT) -> Setup:
     """Read what stands beside `edge`, and check what only makes sense together.
 
     Raises:
@@ -97,7 +99,7 @@ def read(edge: EdgeSettings, environ: Mapping[str, str] = os.environ) -> Setup:
             PublicUrl(edge.public_url)
         except ValueError as error:
             problems.append(f"TRUNKLINE_EDGE_PUBLIC_URL: {error}")
-    if twilio_from and not _E164.fullmatch(twilio_from):
+    if twilio_from and not E164.fullmatch(twilio_from):
         problems.append("TRUNKLINE_TWILIO_FROM is wrong; expected a number such as +15551230000")
     if problems:
         raise SettingsError("\n".join(problems))

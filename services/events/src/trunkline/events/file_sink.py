@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from trunkline.bus.streams import EventReader, Recorded
+from trunkline.bus import EventReader, Recorded
 from trunkline.events.jsonlines import JsonLinesFile
 from trunkline.events.metrics import SinkMetrics
 from trunkline.events.once import Once

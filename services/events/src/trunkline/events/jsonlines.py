@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.bus.streams import Recorded, read_envelope
+from trunkline.bus import Recorded, read_envelope
 
 _TAIL_BYTES: Final = 4 * 2**20
 _OUR_START: Final = b'{"id":'

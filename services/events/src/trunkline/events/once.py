@@ -7,7 +7,7 @@ duplicate window. Whoever listens outside should not have to care.
 from collections import OrderedDict
 from typing import Final
 
-from trunkline.bus.streams import Recorded
+from trunkline.bus import Recorded
 
 _ONCE_PER_CALL: Final = frozenset({"call.started", "call.ended"})
 

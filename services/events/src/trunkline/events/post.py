@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from trunkline.bus.streams import Recorded
+from trunkline.bus import Recorded
 from trunkline.events import signature
 from trunkline.events.retry import Answered, Outcome, Unanswered, retry_after_s
 from trunkline.events.settings import Receiver

@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from trunkline.bus.streams import Delivery, EventReader
+from trunkline.bus import Delivery, EventReader
 from trunkline.events.metrics import SinkMetrics
 from trunkline.events.once import Once
 from trunkline.events.post import Post

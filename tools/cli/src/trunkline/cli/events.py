@@ -8,8 +8,7 @@ from contextlib import aclosing
 import msgspec
 from rich.console import Console
 
-from trunkline.bus import Bus
-from trunkline.bus.streams import recorded
+from trunkline.bus import Bus, recorded
 from trunkline.cli import screen, story
 from trunkline.cli.settings import find_nats_url
 from trunkline.proto.ids import CallId

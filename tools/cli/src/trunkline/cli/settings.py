@@ -9,7 +9,7 @@ from trunkline.devserver import whereabouts
 NATS_URL: Final = "TRUNKLINE_NATS_URL"
 
 
-class NoBus(Exception):  # noqa: N818 - it is a finding, and the text says what to do
+class NoBus(Exception):
     """Nobody said where NATS is, and no ``trunkline dev`` of this user runs here."""
 
 
@@ -26,7 +26,7 @@ def find_nats_url(given: str, environ: Mapping[str, str] = os.environ) -> str:
     note = whereabouts.read(path) if path.exists() and path.stat().st_uid == os.getuid() else None
     if note is None:
         raise NoBus(
-            f"no bus found: start one with 'trunkline dev', or say where it is with --nats nats://host:4222 or {NATS_URL}"
+            f"no bus found: start one with 'trunkline dev', or say where it is with --nats URL or {NATS_URL}=nats://host:4222"
             f" (looked for a running 'trunkline dev' in {path})"
         )
     return note.nats_url

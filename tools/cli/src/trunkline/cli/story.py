@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from trunkline.bus.streams import read_envelope
+from trunkline.bus import read_envelope
 from trunkline.proto import codec
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import (
@@ -83,7 +83,7 @@ def clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def _spoken(message: codec.Story) -> tuple[str, Style]:  # noqa: C901, PLR0912 - one case per message
+def _spoken(message: codec.Story) -> tuple[str, Style]:
     match message:
         case SpeechStarted():
             return "caller begins to speak", "faint"
@@ -110,7 +110,7 @@ def _spoken(message: codec.Story) -> tuple[str, Style]:  # noqa: C901, PLR0912 -
             return f"caller pressed {digit}", "caller"
 
 
-def _happened(fact: Fact) -> tuple[str, Style]:  # noqa: C901, PLR0912 - one case per fact
+def _happened(fact: Fact) -> tuple[str, Style]:
     match fact:
         case CallStarted(agent=agent, carrier=carrier, carrier_call=carrier_call, direction=direction, edge=edge):
             return f"{direction} call for {agent}, {carrier} {carrier_call}, at {edge}", "fact"

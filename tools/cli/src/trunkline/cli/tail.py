@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -39,7 +39,8 @@ async def run(options: argparse.Namespace) -> None:
     """
     url = find_nats_url(options.nats)
     console = Console()
-    seen: asyncio.Queue[tuple[float, str, bytes] | BusUnavailable] = asyncio.Queue(_ROOM)
+    seen: asyncio.Queue[tuple[float, str, bytes]] = asyncio.Queue(_ROOM)
+    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     missed = 0
 
     async def on_message(subject: str, data: bytes) -> None:
@@ -51,27 +52,29 @@ async def run(options: argparse.Namespace) -> None:
         except asyncio.QueueFull:
             missed += 1
 
-    gone = asyncio.get_running_loop().create_future()
-    bus = await Bus.connect(
-        url, name="tail", on_lost=lambda why: gone.done() or gone.set_result(why), within_s=_WITHIN_S
-    )
+    def on_lost(why: str) -> None:
+        if not gone.done():
+            gone.set_result(why)
+
+    bus = await Bus.connect(url, name="tail", on_lost=on_lost, within_s=_WITHIN_S)
     try:
         for subject in (subjects.STORIES, subjects.EVENTS_ALL):
             await bus.subscribe(subject, on_message)
+        await bus.flush()
         about = f"calls beginning with {options.call}" if options.call else "all calls"
         Console(stderr=True).print(f"watching {about}; Ctrl-C ends", style="dim", highlight=False)
-        while not gone.done():
-            item = asyncio.ensure_future(seen.get())
-            await asyncio.wait({item, gone}, return_when=asyncio.FIRST_COMPLETED)
+        while True:
+            item = asyncio.create_task(seen.get())
+            either: set[asyncio.Future[Any]] = {item, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not item.done():
                 item.cancel()
-                break
+                raise BusUnavailable(gone.result())
             wall_at, subject, data = item.result()
             screen.show(console, screen.row(story.of_message(subject, data), wall_at))
             if missed and seen.empty():
                 console.print(f"({missed} messages came too fast to be shown)", style="dim")
                 missed = 0
-        raise BusUnavailable(gone.result())
     finally:
         await bus.close()
 

@@ -12,6 +12,7 @@ from trunkline.call.words import word_error_rate
 from trunkline.demo import report as shape
 from trunkline.demo.hearing import Channel
 from trunkline.demo.watch import Record, Utterance, ms, record_of
+from trunkline.demo.words import parsed
 from trunkline.proto.events import (
     AgentSpoke,
     CallEnded,
@@ -232,18 +233,10 @@ def _tools(record: Record) -> Iterable[shape.ToolUse]:
                 name=called.name,
                 called_ms=at_ms,
                 took_ms=round(back.took_ms, 2) if back is not None else 0.0,
-                arguments=_json(called.arguments),
-                result=_json(back.result) if back is not None else None,
+                arguments=parsed(called.arguments),
+                result=parsed(back.result) if back is not None else None,
                 error=back.error if back is not None else "no answer",
             )
-
-
-def _json(text: str) -> object:
-    """Return what `text` says, the text itself if it is no JSON, None if there is none."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text or None
 
 
 def _totals(

@@ -11,9 +11,8 @@ import msgspec
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import BoxStyle, FancyBboxPatch, Polygon
-from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 WIDTH_PX: Final = 1_600
@@ -41,6 +40,7 @@ LATENCY: Final = (
     ("edge", "#dd7b5f"),
 )
 
+_FINE: Final = 16
 _FAMILY: Final = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 
 
@@ -89,9 +89,13 @@ def font(kind: Type) -> FontProperties:
 @functools.cache
 def width_of(text: str, kind: Type) -> float:
     """Return how wide `text` is, px."""
-    if not text.strip():
-        return 0.32 * kind.size_px * len(text)
-    return float(TextPath((0, 0), text, size=kind.size_px, prop=font(kind)).get_extents().x1)
+    face = get_font(findfont(font(kind)))
+    face.set_size(_FINE * kind.size_px, 72)  # at 72 dpi a point is a pixel; large, because widths are rounded
+    # A stroke on either side, because the width of ink leaves out spaces at the ends.
+    face.set_text(f"|{text}|")
+    both = face.get_width_height()[0]
+    face.set_text("||")
+    return float(both - face.get_width_height()[0]) / 64 / _FINE
 
 
 def wrapped(text: str, width_px: float, kind: Type, most_lines: int) -> list[str]:

@@ -1,9 +1,6 @@
 """What the timeline writes over and under the sound: words, partials, barge-ins, tools, latency."""
 
-from collections.abc import Mapping
 from typing import Final
-
-import msgspec
 
 from trunkline.demo import layout
 from trunkline.demo.canvas import (
@@ -22,6 +19,7 @@ from trunkline.demo.canvas import (
 )
 from trunkline.demo.layout import RIGHT_PX, Row
 from trunkline.demo.report import BargeIn, CallerPart, Latency, Report, Sentence, ToolUse, Turn
+from trunkline.demo.words import brief, divided
 
 BAR_PX_PER_MS: Final = 0.3
 """Latency bars are drawn larger than the time axis, or their small parts could not be seen."""
@@ -136,11 +134,7 @@ def _unheard(page: Page, row: Row, turn: Turn, limit_ms: float) -> None:
 def split_at_cut(sentence: Sentence) -> tuple[str, str]:
     """Divide a sentence into what was heard and what was not, by time, between two words."""
     heard_ms = sentence.ends_ms - sentence.starts_ms
-    if sentence.unheard_ms <= 0:
-        return sentence.text, ""
-    at = round(len(sentence.text) * heard_ms / (heard_ms + sentence.unheard_ms))
-    space = sentence.text.rfind(" ", 0, at + 1)
-    return (sentence.text[:space], sentence.text[space + 1 :]) if space > 0 else ("", sentence.text)
+    return divided(sentence.text, heard_ms, heard_ms + sentence.unheard_ms)
 
 
 def _fit(text: str, row: Row, span_ms: tuple[float, float], room_ms: float) -> list[str]:
@@ -178,24 +172,6 @@ def tool_label(tool: ToolUse) -> str:
     """Return a tool call in one short line."""
     outcome = tool.error or brief(tool.result)
     return f"{tool.name}({_clipped(brief(tool.arguments), 34)}) → {_clipped(outcome, 34)}"
-
-
-def brief(value: object) -> str:
-    """Return JSON in few words: the values of an object, without what is empty."""
-    match value:
-        case Mapping():
-            words = [
-                f"{name}" if part is True else f"not {name}" if part is False else brief(part)
-                for name, part in value.items()
-                if part not in (None, "", [], {})
-            ]
-            return ", ".join(words)
-        case list():
-            return ", ".join(brief(part) for part in value)
-        case str() | int() | float():
-            return str(value)
-        case _:
-            return msgspec.json.encode(value).decode()
 
 
 def _clipped(text: str, most: int) -> str:

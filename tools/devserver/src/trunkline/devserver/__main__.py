@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from trunkline.devserver.banner import banner
 from trunkline.devserver.devserver import Devserver, run_dev, stop_signals
-from trunkline.devserver.errors import BadOption, DevError, StartFailed
+from trunkline.devserver.errors import BadOption, DevError
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import PUBLIC_URL, Plan, plan_of, wants_colour
 from trunkline.runtime.clock import SYSTEM
@@ -47,11 +47,11 @@ async def run_until_asked(plan: Plan) -> int:
     except asyncio.CancelledError:
         return 0
     except DevError as error:
-        _tell(error)
+        print(f"trunkline dev: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, BadOption) else EXIT_FAILED
 
 
-async def _serve(  # noqa: PLR0913 - the parts of one command, given once
+async def _serve(
     plan: Plan,
     journal: Journal,
     write: Callable[[str], None],
@@ -91,14 +91,6 @@ def _writer() -> Callable[[str], None]:
             print(line, flush=True)
 
     return write
-
-
-def _tell(error: DevError) -> None:
-    print(f"trunkline dev: {error}", file=sys.stderr)
-    if isinstance(error, StartFailed) and error.last_lines:
-        print(f"the last lines of {error.name}:", file=sys.stderr)
-        for line in error.last_lines:
-            print(f"  {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,159 @@
+"""Storing facts without waiting for it: the writing side of the stream EVENTS."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import nats.errors
+import nats.js.errors
+from nats.js import api
+
+from trunkline.bus.streams import HasControl, ensure_events_stream, retry_s, why
+from trunkline.proto import codec, subjects
+from trunkline.proto.events import CallEnded, CallStarted, Event, Fact, kind_of
+from trunkline.proto.ids import CallId, new_event_id
+
+log = logging.getLogger("trunkline.bus.event_log")
+
+_PUBLISH_TIMEOUT_S: Final = 2.0
+
+
+class _Entry(NamedTuple):
+    number: int
+    subject: str
+    id: str
+    data: bytes
+
+
+class EventLog:
+    """Stores facts in the order in which they are emitted, however long JetStream is away.
+
+    Up to `limit` facts wait in memory. Beyond it the oldest are given up and counted, never the start and the end of a
+    call: records and bills hang on those. Make it inside a running loop.
+    """
+
+    def __init__(self, bus: HasControl, wall: Callable[[], float], *, limit: int = 10_000) -> None:
+        self.dropped = 0
+        """Facts given up since the start."""
+        self.stored = 0
+        self._bus = bus
+        self._wall = wall
+        self._limit = limit
+        self._numbers = itertools.count()
+        self._ends: deque[_Entry] = deque()
+        self._others: deque[_Entry] = deque()
+        self._current: _Entry | None = None
+        self._full = False
+        self._stream_made = False
+        self._closed = False
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task = asyncio.create_task(self._store_all(), name="event-log")
+
+    @property
+    def pending(self) -> int:
+        """How many facts are not stored yet."""
+        return len(self._ends) + len(self._others) + (self._current is not None)
+
+    def emit(self, call: CallId, fact: Fact, tenant: str = "default") -> None:
+        """Have `fact` stored. Returns at once and never raises."""
+        try:
+            kind = kind_of(fact)
+            event = Event(id=new_event_id(), call=call, wall_at=self._wall(), fact=fact, tenant=tenant)
+            entry = _Entry(next(self._numbers), subjects.event(kind, call), event.id, codec.encode(event))
+        except Exception:
+            self.dropped += 1
+            log.exception("fact refused", extra={"call": call})
+            return
+        if self._closed:
+            self.dropped += 1
+            log.warning("fact after the end of the log", extra={"call": call, "kind": kind})
+            return
+        (self._ends if isinstance(fact, CallStarted | CallEnded) else self._others).append(entry)
+        if self.pending > self._limit and self._others:
+            self._others.popleft()
+            self.dropped += 1
+            if not self._full:
+                self._full = True
+                log.error("event log full; giving up the oldest facts", extra={"limit": self._limit})
+        self._idle.clear()
+        self._wake.set()
+
+    async def flush(self, timeout_s: float = 1.0) -> bool:
+        """Wait until every fact emitted so far is stored; return whether that came to pass within `timeout_s`."""
+        self._hurry.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        return self.pending == 0
+
+    async def close(self) -> None:
+        """Stop. What is not stored by now is lost and logged: flush first."""
+        self._closed = True
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        if self.pending:
+            log.error("facts lost: the process ends before they were stored", extra={"facts": self.pending})
+
+    async def _store_all(self) -> None:
+        while not self._closed:
+            self._current = self._next()
+            if self._current is None:
+                if self._full:
+                    self._full = False
+                    log.warning("event log empty again", extra={"dropped_so_far": self.dropped})
+                self._idle.set()
+                await self._wake.wait()
+                self._wake.clear()
+            else:
+                await self._store(self._current)
+
+    def _next(self) -> _Entry | None:
+        if self._ends and (not self._others or self._ends[0].number < self._others[0].number):
+            return self._ends.popleft()
+        return self._others.popleft() if self._others else None
+
+    async def _store(self, entry: _Entry) -> None:
+        """Return when `entry` is stored, or can never be. One at a time: two in flight could swap places on a retry."""
+        jetstream = self._bus.control.jetstream()
+        attempts = 0
+        while not self._closed:
+            attempts += 1
+            try:
+                if not self._stream_made:
+                    # Not left to the 503 of a missing stream: any plain subscriber to events.> would swallow that.
+                    await ensure_events_stream(self._bus)
+                    self._stream_made = True
+                await jetstream.publish(
+                    entry.subject,
+                    entry.data,
+                    timeout=_PUBLISH_TIMEOUT_S,
+                    headers={api.Header.MSG_ID.value: entry.id},
+                )
+            except (nats.errors.MaxPayloadError, nats.js.errors.BadRequestError) as error:
+                self.dropped += 1
+                log.error("fact refused", extra={"subject": entry.subject, "why": why(error)})  # noqa: TRY400
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it was, the facts behind this one must not be stuck
+                self._stream_made = False
+                if attempts == 1:
+                    log.warning("facts cannot be stored; keeping them", extra={"why": why(error)})
+                await self._pause(retry_s(attempts))
+            else:
+                self.stored += 1
+                if attempts > 1:
+                    log.info("facts are stored again", extra={"attempts": attempts, "waiting": self.pending})
+                return
+
+    async def _pause(self, delay_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._hurry.wait()
+        self._hurry.clear()

@@ -1,0 +1,278 @@
+"""A real edge on a real nats-server, with small workers that speak the real contract, and callers who are Twilio."""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from trunkline.audio.g711 import pcm16_to_mulaw
+from trunkline.bus import Bus, Unservable, Worker, ensure_events_stream
+from trunkline.edge import __main__ as edge_main
+from trunkline.edge.settings import EdgeSettings
+from trunkline.proto import codec, subjects
+from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio, unpack_media
+from trunkline.proto.ids import call_id_of, new_worker_id
+from trunkline.proto.messages import Interrupt, Say
+from trunkline.runtime.process import Chassis
+from trunkline.runtime.settings import BaseSettings, load
+from trunkline.testing.nats_server import run_nats
+from trunkline.testing.twilio import Dial, Uttered, new_call_sid, place
+
+AGENT = 'name = "restaurant"\n[limits]\nmax_duration_s = {max_duration_s}\n'
+CHUNK_MS = 100
+
+
+class Held:
+    """A call, as one of the workers here holds it."""
+
+    def __init__(self, stage, claim):
+        self.stage = stage
+        self.claim = claim
+        self.closed = None
+
+    async def close(self, reason):
+        self.closed = reason
+        self.stage.closed[self.claim.call] = reason
+
+
+class Stage:
+    """One worker of one stage."""
+
+    def __init__(self, name, bus, capacity=50):
+        self.name = name
+        self.bus = bus
+        self.claims = []
+        self.held = {}
+        self.closed = {}
+        self.refusal = None
+        self.slow_s = 0.0
+        self.worker = Worker(bus, stage=name, worker=new_worker_id(name), capacity=capacity, open_call=self.open_call)
+
+    async def open_call(self, claim):
+        self.claims.append(claim)
+        await asyncio.sleep(self.slow_s)
+        if self.refusal is not None:
+            raise self.refusal
+        held = self.held[claim.call] = Held(self, claim)
+        await self.opened(held)
+        return held
+
+    async def opened(self, held):
+        pass
+
+    async def fall_silent(self):
+        """Beat no more and take no more calls, as a process that hangs."""
+        self.worker._draining = True
+        await self.worker._settle_membership()
+        await self.worker._heartbeat.stop()
+
+
+class Ears(Stage):
+    """STT that keeps what it hears."""
+
+    def __init__(self, bus):
+        super().__init__("stt", bus)
+        self.frames = defaultdict(list)
+
+    async def start(self):
+        await self.bus.media.subscribe(subjects.media_of(self.worker.worker), self.on_frame)
+        await self.worker.start()
+
+    def on_frame(self, subject, data):
+        self.frames[subjects.last_token(subject)].append(unpack_media(data))
+
+    def heard(self, call):
+        return b"".join(frame.payload for frame in self.frames[call])
+
+
+class Voice(Stage):
+    """TTS that says a tone of `tone_ms` for every sentence, in chunks, as fast as it can."""
+
+    def __init__(self, bus):
+        super().__init__("tts", bus)
+        self.tone_ms = 400
+        self.seq = 0
+
+    async def start(self):
+        await self.worker.start()
+
+    async def opened(self, held):
+        async def on_say(_subject, data):
+            await self.say(held, codec.decode(codec.SPEAK, data))
+
+        await self.bus.subscribe(subjects.speak(held.claim.call), on_say)
+
+    async def say(self, held, say, *, epoch=None):
+        count = max(1, self.tone_ms // CHUNK_MS)
+        for index in range(count):
+            payload = np.full(8 * CHUNK_MS, 1_000 * say.utterance, "<i2").tobytes() if self.tone_ms else b""
+            chunk = AudioChunk(
+                Codec.PCM16,
+                8000,
+                Flag.LAST if index == count - 1 else Flag.NONE,
+                held.claim.epoch if epoch is None else epoch,
+                self.seq,
+                1_000_000,
+                say.generation,
+                say.utterance,
+                payload,
+            )
+            self.seq += 1
+            await self.bus.media.publish_frame(subjects.audio(held.claim.edge, held.claim.call), pack_audio(chunk))
+
+
+class Mind(Stage):
+    """A brain that says `greeting` sentences and then what the test tells it."""
+
+    def __init__(self, bus):
+        super().__init__("brain", bus)
+        self.greeting = 1
+        self.utterances = defaultdict(int)
+
+    async def start(self):
+        await self.worker.start()
+
+    async def opened(self, held):
+        for _ in range(self.greeting):
+            await self.say(held.claim.call, 1)
+
+    async def say(self, call, generation):
+        self.utterances[call] += 1
+        say = Say(
+            epoch=self.held[call].claim.epoch,
+            generation=generation,
+            utterance=self.utterances[call],
+            text="la la la",
+        )
+        await self.bus.publish(subjects.speak(call), say)
+
+    async def interrupt(self, call, generation, *, epoch=None):
+        epoch = self.held[call].claim.epoch if epoch is None else epoch
+        await self.bus.publish(
+            subjects.interrupt(call), Interrupt(epoch=epoch, generation=generation, reason="barge-in")
+        )
+
+
+class Speaker:
+    """Whoever holds the telephone: says a counted-out frame every 20 ms for `for_s`, then hangs up."""
+
+    def __init__(self, for_s, digits=None):
+        self.frames = round(for_s * 50)
+        self.digits = digits or {}
+        self.spoken = 0
+
+    def tick(self, _heard):
+        self.spoken += 1
+        samples = np.full(160, (self.spoken % 200) * 100, "<i2")
+        return Uttered(pcm16_to_mulaw(samples.tobytes()), self.digits.get(self.spoken, ""), self.spoken >= self.frames)
+
+
+class Rig:
+    """Everything a story needs."""
+
+    def __init__(self, edge, bus, ears, voice, mind, port):
+        self.edge, self.bus, self.ears, self.voice, self.mind, self.port = edge, bus, ears, voice, mind, port
+        self.http = f"http://127.0.0.1:{port}"
+        self.ws = f"ws://127.0.0.1:{port}/twilio/media-stream"
+        self.stories = []
+        self.events = []
+
+    @property
+    def metrics(self):
+        return self.edge.exchange._metrics
+
+    async def watch(self):
+        async def on_story(subject, data):
+            self.stories.append((subject, codec.decode_story(subjects.last_token(subject), data)))
+
+        async def on_event(_subject, data):
+            self.events.append(codec.decode(codec.EVENT, data))
+
+        await self.bus.subscribe(subjects.STORIES, on_story)
+        await self.bus.subscribe(subjects.EVENTS_ALL, on_event)
+        await self.bus.flush()
+
+    def dial(self, **changes):
+        return Dial(**{"voice_url": f"{self.http}/twilio/voice-hook", "call_sid": new_call_sid()} | changes)
+
+    def call_of(self, dial):
+        return call_id_of("twilio", dial.call_sid)
+
+    async def good_call(self, for_s=0.5, digits=None, dial=None, observe=None):
+        """Place a call; return its id and its recording."""
+        dial = dial or self.dial()
+        recording = await place(dial, Speaker(for_s, digits), observe)
+        return self.call_of(dial), recording
+
+    def told(self, call, topic):
+        return [message for subject, message in self.stories if subject == f"call.{call}.{topic}"]
+
+    def facts(self, call):
+        return [event.fact for event in self.events if event.call == call]
+
+    async def until(self, what, within_s=5.0):
+        async with asyncio.timeout(within_s):
+            while not what():
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def nats():
+    with run_nats() as server:
+        yield server
+
+
+@pytest.fixture
+def edge_rig(nats, tmp_path):
+    """Return a context manager that runs an edge with `environ` on top of the defaults, and its workers."""
+
+    @contextlib.asynccontextmanager
+    async def running(*, max_duration_s=60.0, workers=("stt", "tts", "brain"), **environ):
+        folder = tmp_path / "agents"
+        folder.mkdir(exist_ok=True)
+        (folder / "restaurant.toml").write_text(AGENT.format(max_duration_s=max_duration_s))
+        environ = {
+            "TRUNKLINE_NATS_URL": nats.url,
+            "TRUNKLINE_AGENTS": str(folder),
+            "TRUNKLINE_EDGE_PORT": "0",
+        } | {f"TRUNKLINE_{name}": value for name, value in environ.items()}
+        chassis = Chassis("edge", load(BaseSettings, "TRUNKLINE_", environ))
+        settings = load(EdgeSettings, "TRUNKLINE_EDGE_", environ)
+        edge = await edge_main.build(settings, chassis, environ)
+        bus = await Bus.connect(nats.url, name="test", on_lost=chassis.fail)
+        await ensure_events_stream(bus)
+        rig = Rig(edge, bus, Ears(bus), Voice(bus), Mind(bus), edge.server.port)
+        stages = [stage for stage in (rig.ears, rig.voice, rig.mind) if stage.name in workers]
+        for stage in stages:
+            await stage.start()
+        await edge.start()
+        chassis.started = True
+        await rig.watch()
+        try:
+            yield rig
+        finally:
+            await edge.stop()
+            for stage in stages:
+                await stage.worker.stop()
+            await bus.close()
+
+    return running
+
+
+@pytest.fixture
+def warnings_of(caplog):
+    """Return a function that lists the messages logged at warning or above by loggers below `name`."""
+    caplog.set_level(logging.WARNING)
+
+    def listed(name="trunkline.edge"):
+        return [record.message for record in caplog.records if record.name.startswith(name)]
+
+    return listed
+
+
+@pytest.fixture
+def unservable():
+    return Unservable

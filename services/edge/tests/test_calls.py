@@ -1,0 +1,323 @@
+"""Whole calls through a real edge, NATS and WebSocket; the workers are small ones that keep what they get."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from trunkline.proto import subjects
+from trunkline.proto.events import CallEnded, CallStarted, KeyPressed, StageAssigned, StageLost
+from trunkline.proto.frame import Codec, Flag
+from trunkline.proto.messages import (
+    DigitPressed,
+    FinalTranscript,
+    HangUp,
+    PlayoutCut,
+    PlayoutFinished,
+    PlayoutStarted,
+    Say,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def whole(rig, call, recording):
+    """Assert that every frame of the call reached STT once, in order and unchanged."""
+    frames = rig.ears.frames[call]
+    assert [frame.seq for frame in frames] == list(range(len(frames)))
+    heard = np.frombuffer(rig.ears.heard(call), np.int16)
+    np.testing.assert_array_equal(heard, recording.left[: len(heard)])
+    assert len(recording.left) - len(heard) <= 160  # the frame that was under way when the line closed
+    return frames
+
+
+class TestAGoodCall:
+    def test_brings_every_frame_to_stt_and_every_sentence_to_the_ear(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                call, recording = await rig.good_call(1.0, digits={10: "5"})
+                await rig.until(lambda: rig.facts(call) and isinstance(rig.facts(call)[-1], CallEnded))
+                frames = whole(rig, call, recording)
+                assert not frames[-1].flags & Flag.REPLAY
+                assert {(f.codec, f.sample_rate_hz, f.epoch) for f in frames} == {(Codec.PCM16, 8000, 1)}
+                tone = recording.right[recording.right != 0]
+                assert len(tone) == 8 * rig.voice.tone_ms
+                assert recording.warnings == ()
+                assert recording.close_code == 1000
+                started, finished = rig.told(call, "playout")
+                assert isinstance(started, PlayoutStarted)
+                assert finished == PlayoutFinished(generation=1, utterance=1, heard_ms=400)
+                assert [d.digit for d in rig.told(call, "dtmf")] == ["5"]
+                assert all(stage.closed[call] == "customer-ended-call" for stage in (rig.ears, rig.voice, rig.mind))
+                return rig.facts(call)
+
+        facts = asyncio.run(story())
+        assert isinstance(facts[0], CallStarted)
+        assert facts[0].agent == "restaurant"
+        assert facts[0].direction == "inbound"
+        assigned = [fact.stage for fact in facts if isinstance(fact, StageAssigned)]
+        assert sorted(assigned[:2]) == ["stt", "tts"]
+        assert assigned[2:] == ["brain"]
+        assert [fact.digit for fact in facts if isinstance(fact, KeyPressed)] == ["5"]
+        assert [type(fact) for fact in facts].count(CallEnded) == 1
+        assert facts[-1].reason == "customer-ended-call"
+        assert (facts[-1].frames_in, facts[-1].audio_ms_out) == (50, 400)
+
+    def test_loses_nothing_that_was_said_while_a_worker_was_looked_for(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.ears.slow_s = 0.15
+                call, recording = await rig.good_call(0.6)
+                frames = whole(rig, call, recording)
+                assert frames[0].flags & Flag.REPLAY
+                assert not frames[-1].flags & Flag.REPLAY
+
+        asyncio.run(story())
+
+    def test_may_carry_mulaw_through_the_bus(self, edge_rig):
+        async def story():
+            async with edge_rig(EDGE_MEDIA_CODEC="mulaw") as rig:
+                call, _ = await rig.good_call(0.3)
+                assert {(f.codec, len(f.payload)) for f in rig.ears.frames[call]} == {(Codec.MULAW, 160)}
+
+        asyncio.run(story())
+
+    def test_can_be_hung_up_by_the_brain_but_not_by_an_old_one(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(20, dial=dial))
+                await rig.until(lambda: rig.told(call, "playout"))
+                await rig.bus.publish(subjects.control(call), HangUp(epoch=0, generation=1, reason="stale"))
+                await rig.until(lambda: rig.metrics.fenced["control_epoch"] == 1)
+                await rig.bus.publish(
+                    subjects.control(call), HangUp(epoch=1, generation=1, reason="agent-said-goodbye")
+                )
+                _, recording = await placed
+                assert (recording.close_code, recording.ended_by) == (1000, "application")
+                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                assert rig.facts(call)[-1].reason == "agent-said-goodbye"
+
+        asyncio.run(story())
+
+    def test_ends_when_it_has_lasted_as_long_as_its_agent_allows(self, edge_rig):
+        async def story():
+            async with edge_rig(max_duration_s=0.4) as rig:
+                call, recording = await rig.good_call(20)
+                assert recording.ended_by == "application"
+                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                assert rig.facts(call)[-1].reason == "exceeded-max-duration"
+
+        asyncio.run(story())
+
+    def test_twenty_at_once_are_all_whole(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                for call, recording in await asyncio.gather(*(rig.good_call(1.0) for _ in range(20))):
+                    whole(rig, call, recording)
+                    assert np.count_nonzero(recording.right) == 8 * rig.voice.tone_ms
+
+        asyncio.run(story())
+
+
+class TestAnInterrupt:
+    def test_clears_the_carrier_before_anybody_is_told_and_voids_the_old_generation(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.tone_ms = 3_000
+                seen = []
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(1.6, dial=dial, observe=seen.append))
+                await rig.until(lambda: rig.told(call, "playout"))
+                await asyncio.sleep(0.5)
+                await rig.mind.interrupt(call, 2)
+                await rig.until(lambda: any(isinstance(m, PlayoutCut) for m in rig.told(call, "playout")))
+                # A late chunk of the old generation, and one of an old epoch, must not be heard.
+                held = rig.voice.held[call]
+                old = Say(epoch=1, generation=1, utterance=9, text="")
+                await rig.voice.say(held, old)
+                await rig.voice.say(held, Say(epoch=1, generation=2, utterance=8, text=""), epoch=0)
+                rig.voice.tone_ms = 200
+                await rig.mind.say(call, 2)
+                _, recording = await placed
+                cut = next(m for m in rig.told(call, "playout") if isinstance(m, PlayoutCut))
+                assert (cut.total_ms, cut.complete) == (3_000, True)
+                heard_ms = np.count_nonzero(recording.right == recording.right[recording.right != 0][0]) / 8
+                assert abs(cut.heard_ms - heard_ms) <= 60
+                assert {event.what for event in seen} >= {"clear", "mark-returned"}
+                second = [m for m in rig.told(call, "playout") if m.utterance == 2]
+                assert [type(m) for m in second] == [PlayoutStarted, PlayoutFinished]
+                values = set(np.unique(recording.right)) - {0}
+                assert len(values) == 2  # the tones of utterances 1 and 2, nothing else
+                assert rig.metrics.fenced["audio_old-generation"] == 30
+                assert rig.metrics.fenced["audio_epoch"] == 30
+                assert not [m for m in rig.told(call, "playout") if m.utterance in (8, 9)]
+
+        asyncio.run(story())
+
+    def test_of_an_old_brain_is_nothing(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.tone_ms = 600
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(1.0, dial=dial))
+                await rig.until(lambda: rig.told(call, "playout"))
+                await rig.mind.interrupt(call, 5, epoch=0)
+                _, recording = await placed
+                assert np.count_nonzero(recording.right) == 8 * 600
+                assert rig.metrics.fenced["interrupt_epoch"] == 1
+
+        asyncio.run(story())
+
+
+class TestWorkers:
+    @pytest.mark.parametrize("missing", ["stt", "tts", "brain"])
+    def test_a_call_without_one_of_them_ends_at_once_and_says_which(self, edge_rig, missing):
+        async def story():
+            there = {"stt", "tts", "brain"} - {missing}
+            async with edge_rig(workers=there) as rig:
+                call, recording = await rig.good_call(5)
+                assert (recording.ended_by, recording.close_reason) == ("application", f"no-{missing}-worker")
+                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                assert rig.facts(call)[-1].reason == f"no-{missing}-worker"
+                assert rig.facts(call)[-1].duration_s < 1
+                for stage in (rig.ears, rig.voice, rig.mind):
+                    assert call not in stage.held or stage.closed[call]
+
+        asyncio.run(story())
+
+    def test_a_refusal_for_good_ends_the_call(self, edge_rig, unservable):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.refusal = unservable("no such voice")
+                _, recording = await rig.good_call(5)
+                assert recording.close_reason == "no-tts-worker"
+                assert len(rig.voice.claims) == 1
+
+        asyncio.run(story())
+
+    def test_a_refusal_that_may_be_retried_is_with_higher_epochs(self, edge_rig, unservable):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.refusal = unservable("full", retry=True)
+                await rig.good_call(5)
+                assert [claim.epoch for claim in rig.voice.claims] == [1, 2, 3]
+
+        asyncio.run(story())
+
+    def test_one_that_answers_too_late_is_let_go_again(self, edge_rig):
+        async def story():
+            async with edge_rig(EDGE_CLAIM_TIMEOUT_MS="50") as rig:
+                rig.mind.slow_s = 0.2
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                _, recording = await rig.good_call(5, dial=dial)
+                assert recording.close_reason == "no-brain-worker"
+                await rig.until(lambda: rig.mind.worker.calls == 0 and call in rig.mind.closed)
+                assert rig.metrics.claims["brain_unanswered"] == 3
+
+        asyncio.run(story())
+
+    def test_a_silent_stt_is_replaced_and_hears_again_what_was_not_committed(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(2.4, dial=dial))
+                await rig.until(lambda: len(rig.ears.frames[call]) > 20)
+                final = FinalTranscript(epoch=1, utterance=0, text="la", committed=9, onset_at=0.0, offset_at=0.1)
+                await rig.bus.publish(subjects.speech(call), final)
+                second = type(rig.ears)(rig.bus)
+                await second.start()
+                await rig.ears.fall_silent()
+                _, recording = await placed
+                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                frames = second.frames[call]
+                assert [f.seq for f in frames] == list(range(10, 10 + len(frames)))
+                assert {f.epoch for f in frames} == {2}
+                assert frames[0].flags & Flag.REPLAY
+                heard = np.frombuffer(second.heard(call), np.int16)
+                np.testing.assert_array_equal(heard, recording.left[1600 : 1600 + len(heard)])
+                lost = [fact for fact in rig.facts(call) if isinstance(fact, StageLost)]
+                assert [(fact.stage, fact.reason) for fact in lost] == [("stt", "silent")]
+                await second.worker.stop()
+
+        asyncio.run(story())
+
+    def test_a_silent_brain_ends_the_call_for_now(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(5, dial=dial))
+                await rig.until(lambda: rig.told(call, "playout"))
+                await rig.mind.fall_silent()
+                _, recording = await placed
+                assert recording.close_reason == "brain-lost"
+
+        asyncio.run(story())
+
+
+class TestTheEnd:
+    def test_of_a_draining_edge_comes_after_the_last_call_and_its_port_is_free_at_once(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(1.2, dial=dial))
+                await rig.until(lambda: rig.told(call, "playout"))
+                draining = asyncio.create_task(rig.edge.drain())
+                await asyncio.sleep(0.1)
+                assert not draining.done()
+                with pytest.raises(OSError, match=r"refused|Connect"):
+                    await asyncio.open_connection("127.0.0.1", rig.port)
+                _, recording = await placed
+                whole(rig, call, recording)
+                assert recording.ended_by == "caller"
+                async with asyncio.timeout(2):
+                    await draining
+
+        asyncio.run(story())
+
+    def test_of_one_edge_can_be_the_beginning_of_another_on_the_same_port(self, edge_rig):
+        async def story():
+            async with edge_rig() as old:
+                placed = asyncio.create_task(old.good_call(1.5))
+                await old.until(lambda: old.mind.held)
+                async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
+                    draining = asyncio.create_task(old.edge.drain())
+                    await asyncio.sleep(0.05)
+                    _, recording = await new.good_call(0.4)
+                    assert recording.ended_by == "caller"
+                    assert new.metrics.traffic["frames_in"] == 20
+                    call, recording = await placed
+                    whole(old, call, recording)
+                    await draining
+
+        asyncio.run(story())
+
+    def test_of_a_stopping_edge_ends_its_calls_and_stores_their_ends(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(5, dial=dial))
+                await rig.until(lambda: rig.told(call, "playout"))
+                await rig.edge.exchange.stop()
+                _, recording = await placed
+                assert recording.close_code == 1013
+                assert rig.facts(call)[-1].reason == "edge-stopped"
+                rig.edge.exchange.stop = lambda: asyncio.sleep(0)
+
+        asyncio.run(story())
+
+    def test_of_a_digit_is_told_in_time(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                call, _ = await rig.good_call(0.6, digits={5: "1", 6: "#"})
+                assert [type(m) for m in rig.told(call, "dtmf")] == [DigitPressed, DigitPressed]
+
+        asyncio.run(story())

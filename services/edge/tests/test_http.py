@@ -1,0 +1,239 @@
+"""The edge's routes over real HTTP, and Twilio's REST API as a tiny emulator the official SDK talks to."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from trunkline.runtime.http import listen, serving
+from trunkline.runtime.settings import SettingsError
+from trunkline.testing.twilio import StreamVerb, parse_twiml
+
+pytestmark = pytest.mark.integration
+
+OUTBOUND = {
+    "TWILIO_ACCOUNT_SID": "AC" + "1" * 32,
+    "TWILIO_AUTH_TOKEN": "12345",
+    "TWILIO_FROM": "+15551230000",
+    "EDGE_API_TOKEN": "sesame",
+    "EDGE_PUBLIC_URL": "https://voice.example.com",
+}
+BEARER = {"Authorization": "Bearer sesame"}
+
+
+@contextlib.asynccontextmanager
+async def twilio_rest(status=201):
+    """Yield the URL of an emulator and the forms it was sent."""
+    asked = []
+
+    async def create(request):
+        asked.append((request.url.path, request.headers["authorization"], parse_qs((await request.body()).decode())))
+        if status != 201:
+            body = {"code": 21211, "message": "The 'To' number is not valid", "status": status, "more_info": ""}
+            return JSONResponse(body, status)
+        return JSONResponse({"sid": "CA" + "7" * 32, "status": "queued"}, 201)
+
+    app = Starlette(routes=[Route("/2010-04-01/Accounts/{account}/Calls.json", create, methods=["POST"])])
+    async with serving(app, listen("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.port}", asked
+
+
+@contextlib.asynccontextmanager
+async def client_of(rig):
+    async with httpx.AsyncClient(base_url=rig.http, trust_env=False) as client:
+        yield client
+
+
+class TestTheVoiceHook:
+    def ask(self, edge_rig, path="/twilio/voice-hook", *, form=None, environ=None, **kwargs):
+        async def story():
+            async with edge_rig(**(environ or {})) as rig, client_of(rig) as client:
+                answer = await client.post(path, data=form or {"CallSid": "CA1", "Empty": ""}, **kwargs)
+                return rig, answer
+
+        return asyncio.run(story())
+
+    def test_connects_the_call_to_our_socket_with_the_default_agent(self, edge_rig):
+        rig, answer = self.ask(edge_rig)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("application/xml")
+        assert parse_twiml(answer.text, rig.http).stream == StreamVerb(rig.ws, {"agent": "restaurant"}, False)
+
+    def test_uses_the_public_url_and_marks_outbound_calls(self, edge_rig):
+        environ = {"EDGE_PUBLIC_URL": "https://voice.example.com"}
+        form = {"CallSid": "CA1", "Direction": "outbound-api"}
+        _, answer = self.ask(edge_rig, form=form, environ=environ)
+        stream = parse_twiml(answer.text, "https://voice.example.com").stream
+        assert stream.url == "wss://voice.example.com/twilio/media-stream"
+        assert stream.parameters == {"agent": "restaurant", "direction": "outbound"}
+
+    def test_of_an_unknown_agent_is_not_found_and_names_the_known_ones(self, edge_rig):
+        _, answer = self.ask(edge_rig, "/twilio/voice-hook?agent=nobody")
+        assert answer.status_code == 404
+        assert "'nobody'" in answer.text
+        assert "restaurant" in answer.text
+
+    def test_takes_64_kib_and_no_more(self, edge_rig):
+        _, answer = self.ask(edge_rig, form={"x": "y" * 70_000})
+        assert answer.status_code == 413
+
+    def test_refuses_a_form_of_too_many_fields(self, edge_rig):
+        _, answer = self.ask(edge_rig, form={f"f{index}": "1" for index in range(600)})
+        assert answer.status_code == 400
+
+    def test_of_a_forwarded_request_without_a_token_names_the_variable(self, edge_rig):
+        _, answer = self.ask(edge_rig, headers={"X-Forwarded-For": "203.0.113.9"})
+        assert answer.status_code == 403
+        assert "TRUNKLINE_TWILIO_AUTH_TOKEN" in answer.text
+
+    def test_takes_posts_only(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig, client_of(rig) as client:
+                assert (await client.get("/twilio/voice-hook")).status_code == 405
+
+        asyncio.run(story())
+
+
+class TestPlacingACall:
+    def place(self, edge_rig, body, *, headers=BEARER, status=201, without=()):
+        async def story():
+            async with twilio_rest(status) as (url, asked):
+                environ = {name: value for name, value in OUTBOUND.items() if name not in without}
+                async with edge_rig(**environ, TWILIO_API_URL=url) as rig, client_of(rig) as client:
+                    answer = await client.post("/call/start", json=body, headers=headers)
+                    return answer, asked
+
+        return asyncio.run(story())
+
+    def test_asks_twilio_with_the_official_client(self, edge_rig):
+        answer, asked = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"})
+        assert answer.status_code == 201
+        assert answer.json()["call_sid"] == "CA" + "7" * 32
+        assert len(answer.json()["call"]) == 26
+        [(path, authorization, form)] = asked
+        assert path.endswith(f"/Accounts/{OUTBOUND['TWILIO_ACCOUNT_SID']}/Calls.json")
+        assert authorization.startswith("Basic ")
+        assert form == {
+            "To": ["+15557654321"],
+            "From": ["+15551230000"],
+            "Url": ["https://voice.example.com/twilio/voice-hook?agent=restaurant"],
+        }
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"to": "5557654321", "agent": "restaurant"},
+            {"to": "+15557654321"},
+            {"to": "+15557654321", "agent": "restaurant", "url": "http://evil"},
+            {"to": 15557654321, "agent": "restaurant"},
+            [],
+        ],
+    )
+    def test_takes_exactly_a_number_and_an_agent(self, edge_rig, body):
+        answer, asked = self.place(edge_rig, body)
+        assert answer.status_code == 400
+        assert asked == []
+
+    def test_of_an_unknown_agent_is_not_found(self, edge_rig):
+        answer, asked = self.place(edge_rig, {"to": "+15557654321", "agent": "nobody"})
+        assert (answer.status_code, asked) == (404, [])
+
+    @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic sesame"}])
+    def test_needs_the_bearer_token(self, edge_rig, headers):
+        answer, asked = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"}, headers=headers)
+        assert (answer.status_code, asked) == (401, [])
+
+    def test_passes_on_why_twilio_refused(self, edge_rig):
+        answer, _ = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"}, status=400)
+        assert answer.status_code == 502
+        assert "21211" in answer.text
+
+    @pytest.mark.parametrize("name", ["TWILIO_ACCOUNT_SID", "TWILIO_FROM", "EDGE_API_TOKEN"])
+    def test_without_one_of_the_settings_names_exactly_that(self, edge_rig, name):
+        answer, asked = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"}, without=(name,))
+        assert (answer.status_code, asked) == (503, [])
+        assert answer.text == f"not set: TRUNKLINE_{name}\n"
+
+    def test_on_an_edge_for_loopback_only_names_all_that_is_missing(self, edge_rig):
+        answer, _ = self.place(edge_rig, {"to": "+1555", "agent": "restaurant"}, without=tuple(OUTBOUND))
+        assert answer.status_code == 503
+        assert all(f"TRUNKLINE_{name}" in answer.text for name in OUTBOUND)
+
+
+class TestTheProcess:
+    def test_serves_health_metrics_and_statistics_beside_the_calls(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig, client_of(rig) as client:
+                await rig.good_call(0.3)
+                assert (await client.get("/health/live")).status_code == 200
+                assert (await client.get("/health/ready")).json() == {"ready": True, "problems": {}}
+                metrics = (await client.get("/metrics")).text
+                assert 'trunkline_edge_calls_ended_total{what="customer-ended-call"} 1.0' in metrics
+                assert "trunkline_edge_calls 0.0" in metrics
+                stats = (await client.get("/stats")).text
+                assert "restaurant" in stats
+                assert "traffic: frames_in" in stats
+
+        asyncio.run(story())
+
+    def test_does_not_start_with_a_wrong_agent_file(self, edge_rig, tmp_path):
+        (tmp_path / "agents").mkdir()
+        (tmp_path / "agents" / "x.toml").write_text("name = 'x'\n[turns]\nbarge_inn = true")
+
+        async def story():
+            async with edge_rig():
+                pass
+
+        with pytest.raises(SettingsError, match=r"x\.toml: turns\.barge_inn: unknown key; did you mean barge_in\?"):
+            asyncio.run(story())
+
+    def test_does_not_start_on_a_port_that_is_taken_and_names_the_variable(self, edge_rig):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+
+            async def story():
+                async with edge_rig(EDGE_PORT=str(taken.getsockname()[1])):
+                    pass
+
+            with pytest.raises(SettingsError, match="TRUNKLINE_EDGE_PORT"):
+                asyncio.run(story())
+
+    def test_refuses_to_be_open_to_everybody_without_a_secret(self):
+        environ = os.environ | {"TRUNKLINE_EDGE_HOST": "0.0.0.0", "TRUNKLINE_TWILIO_AUTH_TOKEN": ""}
+        command = [sys.executable, "-m", "trunkline.edge"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 2
+        assert "TRUNKLINE_EDGE_HOST" in done.stderr
+        assert "TRUNKLINE_TWILIO_AUTH_TOKEN" in done.stderr
+
+    def test_starts_says_that_it_is_ready_and_stops_when_asked(self, nats, tmp_path):
+        (tmp_path / "restaurant.toml").write_text("name = 'restaurant'")
+        environ = os.environ | {
+            "TRUNKLINE_NATS_URL": nats.url,
+            "TRUNKLINE_AGENTS": str(tmp_path),
+            "TRUNKLINE_EDGE_PORT": "0",
+            "TRUNKLINE_LOG_FORMAT": "json",
+        }
+        command = [sys.executable, "-m", "trunkline.edge"]
+        with subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as edge:
+            lines = []
+            for line in edge.stdout:
+                lines.append(line)
+                if '"ready"' in line:
+                    edge.send_signal(signal.SIGTERM)
+            assert edge.wait(20) == 0
+        assert any('"listening"' in line for line in lines)
+        assert not any("Traceback" in line for line in lines)

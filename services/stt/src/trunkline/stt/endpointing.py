@@ -1,0 +1,178 @@
+"""When the caller begins and ends an utterance, judged on audio time alone.
+
+It is told how likely each block of audio is voice and where in the stream the block stands, and answers with onsets
+and ends. Positions are samples since seq 0 of the call's stream, so the same audio gives the same answers, however fast
+it arrives and whoever listens. It refuses to know about clocks, calls, transcripts and the bus.
+
+Two thresholds make the hysteresis: voice begins at `threshold`, and is lost below `threshold` - 0.15 (the distance Silero
+recommends). Between the two nothing changes.
+
+========  =============================  ========  ===========================================================
+state     block                          next      answer
+========  =============================  ========  ===========================================================
+QUIET     p ≥ threshold                  RISING    -, or `Onset` when one block is `min_speech_ms` already
+RISING    p ≥ low, voiced ≥ min_speech   SPEAKING  `Onset`
+RISING    p ≥ low, else                  RISING    -
+RISING    p < low                        QUIET     -
+SPEAKING  p ≥ low                        SPEAKING  -
+SPEAKING  p < low                        FADING    -, or `End` when one block is `silence_ms` already
+FADING    p ≥ threshold                  SPEAKING  -
+FADING    else, silence ≥ silence_ms     QUIET     `End`
+FADING    else                           FADING    -
+SPEAKING  utterance ≥ max_utterance_ms   QUIET     `End`, forced
+FADING    utterance ≥ max_utterance_ms   QUIET     `End`, forced
+any       `cut` (the stream broke off)   QUIET     `End`, forced, if an utterance was open
+========  =============================  ========  ===========================================================
+
+So onsets and ends alternate, beginning with an onset; utterance ids increase; an `End` names its `Onset`'s utterance.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+import msgspec
+
+from trunkline.proto.agent import TurnTaking
+from trunkline.proto.ids import Seq, UtteranceId
+
+RATE_HZ: Final = 8_000
+FRAME_SAMPLES: Final = 160
+"""20 ms, a `MediaFrame`: what seq counts."""
+BLOCK_SAMPLES: Final = 256
+"""32 ms, what the voice detector judges."""
+HYSTERESIS: Final = 0.15
+MIN_LOW: Final = 0.01
+REPLAY_LEAD_MS: Final = 500
+"""Silence before the end of an utterance that stays uncommitted: a worker that takes over needs it to find its ear."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as speech, and as its end."""
+
+    threshold: float = 0.5
+    min_speech_ms: int = 96
+    silence_ms: int = 600
+    max_utterance_ms: int = 30_000
+
+    @classmethod
+    def of(cls, turns: TurnTaking) -> "Rules":
+        """Return the rules of an agent."""
+        return cls(
+            threshold=turns.vad_threshold, min_speech_ms=turns.min_speech_ms, silence_ms=turns.endpoint_silence_ms
+        )
+
+
+class Onset(msgspec.Struct, frozen=True):
+    """The caller speaks. `start` is the first voiced sample; the utterance is named after its frame."""
+
+    utterance: UtteranceId
+    start: int
+
+
+class End(msgspec.Struct, frozen=True):
+    """The utterance is over: voiced up to, not including, sample `stop`; judged so at sample `judged`.
+
+    `forced` when there was no silence: the utterance grew too long or the stream broke off.
+    """
+
+    utterance: UtteranceId
+    stop: int
+    judged: int
+    forced: bool
+
+    @property
+    def committed(self) -> Seq:
+        """Return the seq up to which a replay can do without."""
+        if self.forced:
+            return seq_of(self.judged - 1)
+        return seq_of(max(self.stop, self.judged - samples_of_ms(REPLAY_LEAD_MS)) - 1)
+
+
+Verdict = Onset | End | None
+
+
+class _State(Enum):
+    QUIET = auto()
+    RISING = auto()
+    SPEAKING = auto()
+    FADING = auto()
+
+
+class Endpointing:
+    """The machine for one call. Feed it every block, in order."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._low = max(rules.threshold - HYSTERESIS, MIN_LOW)
+        self._min_speech = samples_of_ms(rules.min_speech_ms)
+        self._silence = samples_of_ms(rules.silence_ms)
+        self._longest = samples_of_ms(rules.max_utterance_ms)
+        self._state = _State.QUIET
+        self._start = 0
+        self._stop = 0
+        self._judged = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether an utterance is under way."""
+        return self._state in (_State.SPEAKING, _State.FADING)
+
+    def hear(self, position: int, probability: float) -> Verdict:
+        """Take the block that begins at sample `position` and is voice with `probability`."""
+        end = self._judged = position + BLOCK_SAMPLES
+        match self._state:
+            case _State.QUIET:
+                if probability < self._rules.threshold:
+                    return None
+                self._start = position
+                return self._rise(end)
+            case _State.RISING:
+                if probability < self._low:
+                    self._state = _State.QUIET
+                    return None
+                return self._rise(end)
+            case _State.SPEAKING:
+                voiced = probability >= self._low
+            case _State.FADING:
+                voiced = probability >= self._rules.threshold
+        if voiced:
+            self._state = _State.SPEAKING
+            self._stop = end
+        else:
+            self._state = _State.FADING
+            if end - self._stop >= self._silence:
+                return self._end(forced=False)
+        return self._end(forced=True) if end - self._start >= self._longest else None
+
+    def cut(self) -> End | None:
+        """End what is open: no more of this audio will come."""
+        if self.open:
+            return self._end(forced=True)
+        self._state = _State.QUIET
+        return None
+
+    def _rise(self, end: int) -> Onset | None:
+        self._stop = end
+        if end - self._start < self._min_speech:
+            self._state = _State.RISING
+            return None
+        self._state = _State.SPEAKING
+        return Onset(self._utterance, self._start)
+
+    def _end(self, *, forced: bool) -> End:
+        self._state = _State.QUIET
+        return End(self._utterance, self._stop, self._judged, forced)
+
+    @property
+    def _utterance(self) -> UtteranceId:
+        return UtteranceId(seq_of(self._start))
+
+
+def seq_of(position: int) -> Seq:
+    """Return the seq of the frame that holds sample `position`."""
+    return Seq(position // FRAME_SAMPLES)
+
+
+def samples_of_ms(duration_ms: int) -> int:
+    """Return how many samples last `duration_ms`."""
+    return duration_ms * RATE_HZ // 1_000

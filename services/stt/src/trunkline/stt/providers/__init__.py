@@ -1,0 +1,1 @@
+"""What can hear: one module per provider, imported when an agent first names it."""

@@ -1,0 +1,159 @@
+"""The process between its start and its stop: a `Worker` of stage ``stt`` whose calls are `CallHearing`s."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from trunkline.bus import Bus, CallSession, Unservable, Worker
+from trunkline.proto import subjects
+from trunkline.proto.agent import Stt
+from trunkline.proto.ids import CallId, new_worker_id
+from trunkline.proto.messages import Claim
+from trunkline.runtime.process import Chassis
+from trunkline.stt.cadence import Cadence
+from trunkline.stt.errors import Misconfigured, SttError
+from trunkline.stt.metrics import SttMetrics
+from trunkline.stt.outbox import Outbox
+from trunkline.stt.provider import SttCapabilities
+from trunkline.stt.registry import Registry
+from trunkline.stt.session import CallHearing, Surroundings
+from trunkline.stt.settings import SttSettings
+from trunkline.stt.vad import VoiceDetector
+
+log = logging.getLogger("trunkline.stt")
+
+_DEFAULTS = Stt()
+
+
+class SttService:
+    """Hears the calls it claims. Made by `build`."""
+
+    def __init__(self, chassis: Chassis, bus: Bus, settings: SttSettings, registry: Registry | None = None) -> None:
+        self._chassis = chassis
+        self._bus = bus
+        self._settings = settings
+        self._registry = registry or Registry(chassis.environ)
+        self._metrics = SttMetrics(chassis.registry)
+        # One more than may be held: a call claimed again is opened before the worker has counted it off.
+        detector = VoiceDetector(settings.capacity + 1)
+        self._cadence = Cadence(detector, chassis.clock, self._metrics)
+        self._outbox = Outbox(bus)
+        self._shared = Surroundings(detector, self._cadence, self._outbox, chassis.clock, self._metrics, settings)
+        self._hearing: dict[str, CallHearing] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.worker = Worker(
+            bus, stage="stt", worker=new_worker_id("stt"), capacity=settings.capacity, open_call=self.open_call
+        )
+        chassis.ready_check("bus", bus.problem)
+        chassis.stats("hearing", self._rows)
+
+    async def start(self) -> None:
+        """Warm up, listen, and take calls."""
+        await self._warm_up()
+        for name, run in (("cadence", self._cadence.run()), ("outbox", self._outbox.run())):
+            task = asyncio.create_task(run, name=name)
+            task.add_done_callback(self._on_task_over)
+            self._tasks.append(task)
+        await self._bus.media.subscribe(subjects.media_of(self.worker.worker), self.on_frame)
+        await self.worker.start()
+
+    async def drain(self) -> None:
+        """Take no more calls and wait for those there are."""
+        await self.worker.drain()
+
+    async def stop(self) -> None:
+        """Let every call go and leave the bus."""
+        await self.worker.stop()
+        await self._outbox.flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._registry.aclose()
+        await self._bus.close()
+
+    def on_frame(self, subject: str, data: bytes) -> None:
+        """Hand a frame to its call."""
+        hearing = self._hearing.get(subjects.last_token(subject))
+        if hearing is None:
+            self._metrics.frames["unclaimed"] += 1
+        else:
+            hearing.on_frame(data)
+
+    async def open_call(self, claim: Claim) -> CallSession:
+        """Begin to hear a call.
+
+        Raises:
+            Unservable: there is no such provider here, or it cannot do what the agent asks for.
+        """
+        stt = claim.agent.stt
+        hearing: CallHearing | None = None
+        try:
+            provider = self._registry.get(stt.provider)
+            hearing = CallHearing(claim, self._shared)
+            stream = await provider.open(stt, hearing.on_heard)
+        except SttError as error:
+            if hearing is not None:
+                await hearing.close("not-opened")
+            raise Unservable(f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured)) from error
+        except BaseException:
+            if hearing is not None:
+                await hearing.close("not-opened")
+            raise
+        for setting in _ignored(stt, provider.capabilities):
+            log.warning(
+                "setting not honoured by the provider",
+                extra={"agent": claim.agent.name, "provider": stt.provider, "setting": setting},
+            )
+        hearing.listen(stream, provider.capabilities)
+        self._hearing[claim.call] = hearing
+        return _Held(hearing, self._hearing)
+
+    async def _warm_up(self) -> None:
+        if not self._settings.warm:
+            return
+        try:
+            await self._registry.get(self._settings.warm).warm_up()
+        except SttError as error:
+            # Agents with another provider can be served all the same.
+            log.warning("provider not warmed up", extra={"provider": self._settings.warm, "problem": str(error)})
+
+    def _on_task_over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a part of the process died", extra={"part": task.get_name()}, exc_info=error)
+            self._chassis.fail(f"{task.get_name()} died: {error}")
+
+    def _rows(self) -> Iterable[tuple[str, object]]:
+        yield "worker", self.worker.worker
+        yield "calls", f"{self.worker.calls} of {self.worker.capacity}"
+        yield "providers", ", ".join(self._registry.names())
+        yield from self._metrics.rows()
+
+
+class _Held:
+    """A call as the worker holds it: closing it also ends the look-up of its frames."""
+
+    def __init__(self, hearing: CallHearing, calls: dict[str, CallHearing]) -> None:
+        self._hearing = hearing
+        self._calls = calls
+
+    async def close(self, reason: str) -> None:
+        """Let the call go."""
+        if self._calls.get(self._hearing.call) is self._hearing:
+            del self._calls[CallId(self._hearing.call)]
+        await self._hearing.close(reason)
+
+
+def _ignored(stt: Stt, capabilities: SttCapabilities) -> list[str]:
+    """Return the settings that differ from the default and that the provider does not heed."""
+    differs = {"grammar": stt.grammar != _DEFAULTS.grammar, "language": stt.language != _DEFAULTS.language}
+    return [f"stt.{name}" for name, changed in differs.items() if changed and name not in capabilities.honours]
+
+
+async def build(settings: SttSettings, chassis: Chassis) -> SttService:
+    """Connect to the bus and return the service, not started yet.
+
+    Raises:
+        BusUnavailable: NATS cannot be reached.
+    """
+    bus = await Bus.connect(chassis.base.nats_url, name="stt", on_lost=chassis.fail)
+    return SttService(chassis, bus, settings)

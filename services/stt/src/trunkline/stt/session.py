@@ -1,0 +1,256 @@
+"""One call's hearing: frames in, what the caller said out.
+
+It joins the pure parts (intake, endpointing) to the detector's cadence, to a provider's stream and to the call's
+subject. It decides nothing about turns beyond the endpointing's word: who may speak is the brain's business.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from trunkline.proto import subjects
+from trunkline.proto.errors import BadFrame
+from trunkline.proto.ids import CallId, UtteranceId
+from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechMessage, SpeechStarted, TurnEnded
+from trunkline.runtime.clock import Clock
+from trunkline.stt.cadence import Cadence
+from trunkline.stt.endpointing import BLOCK_SAMPLES, End, Endpointing, Onset, Rules, samples_of_ms
+from trunkline.stt.intake import Block, Intake, Taken
+from trunkline.stt.metrics import SttMetrics
+from trunkline.stt.outbox import Outbox
+from trunkline.stt.provider import Failed, Final as FinalWords, Heard, Partial, SttCapabilities, SttStream
+from trunkline.stt.settings import SttSettings
+from trunkline.stt.vad import VoiceDetector
+
+log = logging.getLogger("trunkline.stt.session")
+
+PRE_ROLL_MS: Final = 300
+"""Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What all calls of the process share."""
+
+    detector: VoiceDetector
+    cadence: Cadence
+    outbox: Outbox
+    clock: Clock
+    metrics: SttMetrics
+    settings: SttSettings
+
+
+class _Utterance:
+    """One that began and whose turn has not been told to be over."""
+
+    def __init__(self, utterance: UtteranceId, onset_at: float) -> None:
+        self.id = utterance
+        self.onset_at = onset_at
+        self.partial = ""
+        self.stop_at = 0.0
+        self.ended_at = 0.0
+        self.committed = 0
+        self.deadline: asyncio.TimerHandle | None = None
+        self.final: FinalWords | None = None
+        self.final_at: float | None = None
+        """When its words stood, or were given up; None while they are awaited."""
+
+
+class CallHearing:
+    """Hears one call, from its claim to its release. A `CallSession` of the bus and a `Listener` of the cadence."""
+
+    def __init__(self, claim: Claim, shared: Surroundings) -> None:
+        self.call: Final[CallId] = claim.call
+        self.row: Final = shared.detector.join()
+        self._claim = claim
+        self._shared = shared
+        self._subject = subjects.speech(claim.call)
+        self._intake = Intake(claim.epoch)
+        self._endpointing = Endpointing(Rules.of(claim.agent.turns))
+        keep_ms = PRE_ROLL_MS + claim.agent.turns.min_speech_ms
+        self._recent: deque[Block] = deque(maxlen=samples_of_ms(keep_ms) // BLOCK_SAMPLES + 2)
+        self._spent = 0
+        self._utterances: dict[UtteranceId, _Utterance] = {}
+        self._malformed = False
+        self._closed = False
+        self._stream: SttStream | None = None
+        self._capabilities = SttCapabilities()
+
+    def listen(self, stream: SttStream, capabilities: SttCapabilities) -> None:
+        """Hand what is heard to `stream` from now on."""
+        self._stream = stream
+        self._capabilities = capabilities
+
+    async def close(self, reason: str) -> None:
+        """Stop hearing; words still awaited are not told."""
+        if self._closed:
+            return
+        self._closed = True
+        self._shared.cadence.forget(self)
+        self._shared.detector.leave(self.row)
+        for utterance in self._utterances.values():
+            if utterance.deadline is not None:
+                utterance.deadline.cancel()
+        if self._stream is not None:
+            await self._stream.aclose()
+        await self._shared.outbox.flush()
+        log.debug("call closed", extra={"call": self.call, "reason": reason})
+
+    # --- audio in -----------------------------------------------------------------------------------------------------
+
+    def on_frame(self, data: bytes) -> None:
+        """Take a frame off the bus."""
+        frames = self._shared.metrics.frames
+        gaps = self._intake.gaps
+        try:
+            taken = self._intake.take(data)
+        except BadFrame as error:
+            frames["malformed"] += 1
+            if not self._malformed:
+                self._malformed = True
+                log.warning("malformed frame; further ones are counted only", extra={"call": self.call, "why": str(error)})
+            return
+        frames[taken] += 1
+        if self._intake.gaps != gaps:
+            frames["missing"] += self._intake.gaps - gaps
+        if taken is Taken.BROKEN:
+            self._broke_off()
+        if self._intake.ready:
+            self._shared.cadence.attend(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a block to judge."""
+        return self._intake.ready
+
+    def block(self) -> Block:
+        """Return the next block."""
+        return self._intake.block()
+
+    def judged(self, block: Block, probability: float) -> None:
+        """Go on with `block`, which is voice with `probability`."""
+        stream = self._stream
+        if stream is None:
+            return
+        self._recent.append(block)
+        segments = self._capabilities.needs_vad_segments
+        if not segments or self._endpointing.open:
+            stream.push(block.pcm)
+        match self._endpointing.hear(block.position, probability):
+            case Onset() as onset:
+                self._on_onset(onset, stream)
+            case End() as end:
+                self._on_end(end, stream)
+
+    def _broke_off(self) -> None:
+        self._shared.detector.reset(self.row)
+        self._recent.clear()
+        log.warning("stream broke off and began anew", extra={"call": self.call, "epoch": self._claim.epoch})
+        end = self._endpointing.cut()
+        if end is not None and self._stream is not None:
+            self._on_end(end, self._stream)
+
+    # --- utterances ---------------------------------------------------------------------------------------------------
+
+    def _on_onset(self, onset: Onset, stream: SttStream) -> None:
+        onset_at = self._intake.captured_at(onset.start)
+        self._utterances[onset.utterance] = _Utterance(onset.utterance, onset_at)
+        self._shared.metrics.counts["utterances"] += 1
+        self._publish(SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at))
+        stream.begin(onset.utterance)
+        if self._capabilities.needs_vad_segments:
+            # What belonged to the utterance before must not be heard twice.
+            first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
+            stream.push(b"".join(block.pcm for block in self._recent if block.position >= first))
+
+    def _on_end(self, end: End, stream: SttStream) -> None:
+        utterance = self._utterances[end.utterance]
+        self._spent = end.stop
+        utterance.stop_at = self._intake.captured_at(end.stop - 1)
+        utterance.ended_at = self._shared.clock.wall()
+        utterance.committed = end.committed
+        if end.forced:
+            self._shared.metrics.counts["utterances_forced"] += 1
+        loop = asyncio.get_running_loop()
+        timeout_s = self._shared.settings.final_timeout_ms / 1_000
+        utterance.deadline = loop.call_later(timeout_s, self._give_up, utterance, "no words in time")
+        stream.finish()
+
+    def on_heard(self, heard: Heard) -> None:
+        """Take what the provider tells."""
+        utterance = self._utterances.get(heard.utterance)
+        if self._closed:
+            return
+        if utterance is None or utterance.final_at is not None:
+            self._shared.metrics.counts["words_late"] += 1
+            return
+        match heard:
+            case Partial(text=text):
+                if text and text != utterance.partial:
+                    utterance.partial = text
+                    self._shared.metrics.counts["partials"] += 1
+                    self._publish(PartialTranscript(epoch=self._claim.epoch, utterance=utterance.id, text=text))
+            case FinalWords():
+                utterance.final = heard
+                self._settle(utterance)
+            case Failed(reason=reason):
+                self._give_up(utterance, reason)
+
+    def _give_up(self, utterance: _Utterance, why: str) -> None:
+        self._shared.metrics.counts["finals_missing"] += 1
+        log.warning("utterance without words", extra={"call": self.call, "utterance": utterance.id, "why": why})
+        self._settle(utterance)
+
+    def _settle(self, utterance: _Utterance) -> None:
+        utterance.final_at = self._shared.clock.wall()
+        if utterance.deadline is not None:
+            utterance.deadline.cancel()
+        # Utterances are told in the order in which they were spoken, whichever is known first.
+        for first in list(self._utterances.values()):
+            if first.final_at is None or first.ended_at == 0.0:
+                return
+            del self._utterances[first.id]
+            self._tell(first, first.final_at)
+
+    def _tell(self, utterance: _Utterance, final_at: float) -> None:
+        metrics = self._shared.metrics
+        final = utterance.final
+        if final is not None:
+            metrics.final(self._claim.agent.stt.provider, final_at - utterance.ended_at)
+            metrics.counts["finals" if final.text else "finals_empty"] += 1
+        if final is not None and final.text:
+            self._publish(
+                FinalTranscript(
+                    epoch=self._claim.epoch,
+                    utterance=utterance.id,
+                    text=final.text,
+                    committed=utterance.committed,
+                    onset_at=utterance.onset_at,
+                    offset_at=utterance.stop_at,
+                    confidence=final.confidence,
+                )
+            )
+        self._publish(
+            TurnEnded(
+                epoch=self._claim.epoch,
+                utterance=utterance.id,
+                speech_ended_at=utterance.stop_at,
+                endpoint_at=utterance.ended_at,
+                final_at=final_at,
+            )
+        )
+        log.info(
+            "utterance heard",
+            extra={
+                "call": self.call,
+                "utterance": utterance.id,
+                "speech_ms": round((utterance.stop_at - utterance.onset_at) * 1_000),
+                "final_ms": round((final_at - utterance.ended_at) * 1_000),
+                "pii.text": final.text if final is not None else "",
+            },
+        )
+
+    def _publish(self, message: SpeechMessage) -> None:
+        self._shared.outbox.put(self._subject, message)

@@ -1,0 +1,58 @@
+"""``trunkline demo``: a whole call, seen, heard and drawn. Needs no key, no account and no network."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from trunkline.demo.live import Stage
+from trunkline.runtime.clock import SYSTEM
+
+INTERRUPTED = 130
+
+_EPILOG = """\
+writes into DIR:
+  call.wav      the call, 8 kHz: caller left, agent right, sample by sample what the caller heard
+  report.json   turns, transcripts, latency, barge-ins, tools, events, and whether all was as it should be
+  timeline.png  the call as a picture
+  services.log  what the five services logged
+
+exit code: 0 the call was all it should be, 1 it was not, 2 it could not be placed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; return its exit code."""
+    options = _parser().parse_args(argv)
+    stage = Stage(Console(highlight=False), SYSTEM.monotonic)
+    stage.say("Trunkline: a phone call from end to end, all of it on this machine", "bold")
+    # Brings in NumPy, models and an HTTP client: whoever waits should have something to read by now.
+    from trunkline.demo.run import run_demo  # noqa: PLC0415
+
+    try:
+        return asyncio.run(run_demo(stage, options.out, options.scenario, os.environ))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        stage.say("interrupted; everything is stopped", "yellow")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trunkline demo",
+        description="Start all services on free ports, let a simulated caller book a table, and show the call live.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--scenario", type=Path, metavar="FILE", help="another scenario of trunkline call (default: the booking)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

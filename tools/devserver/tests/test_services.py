@@ -1,0 +1,78 @@
+"""The five real services, all together."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trunkline.devserver import whereabouts
+from trunkline.devserver.devserver import run_dev
+from trunkline.devserver.journal import Journal
+from trunkline.devserver.probe import why_not_ready
+from trunkline.devserver.settings import Plan
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def environ(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
+    return {**kept, "XDG_RUNTIME_DIR": str(tmp_path), "NO_COLOR": "1"}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_the_command_is_ready_soon_and_leaves_nothing_behind(environ):
+    began = time.monotonic()
+    command = [sys.executable, "-m", "trunkline.devserver", "--port", "0"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C stops all" in line:
+                break
+        took_s = time.monotonic() - began
+        note = whereabouts.read(whereabouts.note_path(environ))
+        assert note is not None, "".join(lines)
+        assert asyncio.run(why_not_ready(int(note.edge_url.rpartition(":")[2]))) is None
+        started = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(started) == 6
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(15) == 0, rest
+    assert took_s < 10
+    assert not any(map(alive, started)), rest
+    assert not whereabouts.note_path(environ).exists()
+
+
+def test_one_that_is_killed_comes_back_and_one_with_new_code_takes_over(environ):
+    lines = []
+
+    async def live():
+        plan = Plan(port=0, note=False, environ=environ)
+        async with run_dev(plan, Journal(lines.append, ["events"], colour=False)) as dev:
+            (victim,) = dev.processes("tts")
+            os.kill(victim.pid, signal.SIGKILL)
+            async with asyncio.timeout(15):
+                await victim.wait()
+                while not dev.restarts("tts"):
+                    await asyncio.sleep(0.05)
+            (old,) = dev.processes("edge")
+            await dev.relieve("edge")
+            (new,) = dev.processes("edge")
+            assert new.pid != old.pid
+            assert await why_not_ready(dev.port) is None
+            await asyncio.wait_for(old.wait(), 15)
+            assert await why_not_ready(dev.port) is None
+
+    asyncio.run(live())
