@@ -130,7 +130,7 @@ def test_facts_emitted_while_the_server_is_away_arrive_once_and_in_order(caplog:
             assert await facts_in_stream(bus) == [STARTED, *map(key, range(40)), ENDED]
             await events.close()
 
-    with run_nats() as server, caplog.at_level(logging.INFO, "trunkline.bus.streams"):
+    with run_nats() as server, caplog.at_level(logging.INFO, "trunkline.bus"):
         asyncio.run(story(server))
     assert sum(record.message == "facts cannot be stored; keeping them" for record in caplog.records) == 1
     assert sum(record.message == "facts are stored again" for record in caplog.records) == 1

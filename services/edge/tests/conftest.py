@@ -242,7 +242,7 @@ def edge_rig(nats, tmp_path):
         chassis = Chassis("edge", load(BaseSettings, "TRUNKLINE_", environ))
         settings = load(EdgeSettings, "TRUNKLINE_EDGE_", environ)
         edge = await edge_main.build(settings, chassis, environ)
-        bus = await Bus.connect(nats.url, name="test", on_lost=chassis.fail)
+        bus = await Bus.connect(environ["TRUNKLINE_NATS_URL"], name="test", on_lost=chassis.fail)
         await ensure_events_stream(bus)
         rig = Rig(edge, bus, Ears(bus), Voice(bus), Mind(bus), edge.server.port)
         stages = [stage for stage in (rig.ears, rig.voice, rig.mind) if stage.name in workers]

@@ -168,7 +168,7 @@ def test_a_socket_that_does_not_read_keeps_only_its_own_call_waiting(edge_rig, w
         deaf = list(rig.mind.held)[-1]
         for _ in range(10):  # ten minutes of speech for somebody who does not listen
             await rig.mind.say(deaf, 1)
-        await rig.until(lambda: rig.metrics.dropped["audio_socket_slow"] > 0)
+        await rig.until(lambda: rig.metrics.dropped["audio_line_slow"] > 0)
         rig.voice.tone_ms = 400
         socket.transport.abort()
 

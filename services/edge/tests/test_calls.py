@@ -17,6 +17,7 @@ from trunkline.proto.messages import (
     PlayoutStarted,
     Say,
 )
+from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
 
@@ -257,6 +258,31 @@ class TestWorkers:
                 await rig.mind.fall_silent()
                 _, recording = await placed
                 assert recording.close_reason == "brain-lost"
+
+        asyncio.run(story())
+
+
+class TestTheBus:
+    def test_away_for_a_moment_costs_a_call_neither_a_frame_nor_a_worker(self, edge_rig):
+        async def story():
+            with run_nats() as server:
+                async with edge_rig(NATS_URL=server.url) as rig:
+                    dial = rig.dial()
+                    call = rig.call_of(dial)
+                    placed = asyncio.create_task(rig.good_call(4.0, dial=dial))
+                    await rig.until(lambda: len(rig.ears.frames[call]) > 20)
+                    await asyncio.to_thread(server.kill)
+                    await asyncio.sleep(0.5)
+                    server.start()
+                    _, recording = await placed
+                    assert recording.ended_by == "caller"
+                    frames = rig.ears.frames[call]
+                    seqs = [frame.seq for frame in frames]
+                    missing = set(range(200)) - set(seqs)
+                    # What the dying server had taken and not passed on nobody can know.
+                    assert len(missing) <= 8
+                    assert seqs == sorted(seqs)
+                    assert len(rig.ears.claims) == len(rig.voice.claims) == len(rig.mind.claims) == 1
 
         asyncio.run(story())
 

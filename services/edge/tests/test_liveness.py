@@ -8,48 +8,77 @@ from trunkline.proto.ids import WorkerId
 pytestmark = pytest.mark.unit
 
 EDGE, STT = WorkerId("edge-1"), WorkerId("stt-1")
+PERIOD_S = 0.2
 
 
-def own(liveness, times):
-    return [liveness.beat(EDGE) for _ in range(times)][-1]
+class Watch:
+    """Beats of ours and of one worker, in time."""
+
+    def __init__(self):
+        self.liveness = Liveness(EDGE, PERIOD_S)
+        self.at = 100.0
+        self.own(1)
+
+    def own(self, times, every_s=PERIOD_S):
+        lost = frozenset()
+        for _ in range(times):
+            self.at += every_s
+            lost = self.liveness.beat(EDGE, self.at)
+        return lost
+
+    def stt(self):
+        return self.liveness.beat(STT, self.at)
 
 
 def test_three_missed_beats_lose_a_worker():
-    liveness = Liveness(EDGE)
-    liveness.beat(STT)
-    assert own(liveness, MISSED) == frozenset()
-    assert own(liveness, 1) == {STT}
-    assert liveness.lost(STT)
-    assert liveness.heard == 0
+    watch = Watch()
+    watch.stt()
+    assert watch.own(MISSED) == frozenset()
+    assert watch.own(1) == {STT}
+    assert watch.liveness.lost(STT)
+    assert watch.liveness.heard == 0
 
 
 def test_a_worker_that_beats_is_never_lost():
-    liveness = Liveness(EDGE)
+    watch = Watch()
     for _ in range(50):
-        assert own(liveness, MISSED) == frozenset()
-        liveness.beat(STT)
-    assert liveness.heard == 1
+        assert watch.own(MISSED) == frozenset()
+        watch.stt()
+    assert watch.liveness.heard == 1
 
 
 def test_a_worker_is_expected_from_when_it_took_a_call_though_it_never_beat():
-    liveness = Liveness(EDGE)
-    own(liveness, 10)
-    assert not liveness.lost(STT)
-    liveness.expect(STT)
-    assert own(liveness, MISSED + 1) == {STT}
+    watch = Watch()
+    watch.own(10)
+    assert not watch.liveness.lost(STT)
+    watch.liveness.expect(STT)
+    assert watch.own(MISSED + 1) == {STT}
 
 
 def test_nobody_is_judged_while_the_bus_is_away():
-    liveness = Liveness(EDGE)
-    liveness.beat(STT)
-    # No beat arrives, neither ours nor theirs; then both come back, ours first.
-    assert own(liveness, 2) == frozenset()
-    liveness.beat(STT)
-    assert not liveness.lost(STT)
+    watch = Watch()
+    watch.stt()
+    watch.at += 60
+    assert not watch.liveness.lost(STT)
+
+
+def test_beats_that_were_kept_while_the_bus_was_away_come_in_a_burst_and_are_one():
+    watch = Watch()
+    watch.stt()
+    assert watch.own(20, every_s=0.001) == frozenset()
+
+
+def test_after_the_bus_was_away_everybody_is_given_as_long_again():
+    watch = Watch()
+    watch.stt()
+    watch.own(MISSED)
+    watch.at += 5
+    assert watch.own(1 + MISSED) == frozenset()
+    assert watch.own(1) == {STT}
 
 
 def test_the_dead_are_forgotten_in_time():
-    liveness = Liveness(EDGE)
-    liveness.beat(STT)
-    assert own(liveness, 1_501) == {STT}
-    assert own(liveness, 1) == frozenset()
+    watch = Watch()
+    watch.stt()
+    assert watch.own(1_501) == {STT}
+    assert watch.own(1) == frozenset()

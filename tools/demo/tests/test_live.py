@@ -8,7 +8,7 @@ from rich.console import Console
 from trunkline.call import Seen
 from trunkline.demo.live import Stage
 from trunkline.demo.scene import Scene
-from trunkline.demo.summary import print_summary
+from trunkline.demo.summary import print_complaints, print_summary
 from trunkline.demo.words import brief, divided
 from trunkline.proto.events import CallEnded, CallerSpoke, Event, ToolCalled, ToolReturned, kind_of
 from trunkline.proto.messages import Interrupt, PartialTranscript, PlayoutCut, PlayoutStarted, Say
@@ -115,3 +115,14 @@ class TestTerminals:
         print_summary(Console(file=out, width=200), call[0], tmp_path)
         for words in ("i would like to book", "716 ms", "barge-in", "all 1 expectations held", "call.wav", "listen"):
             assert words in out.getvalue()
+
+    def test_what_the_services_complained_of_is_shown(self, tmp_path):
+        log = tmp_path / "services.log"
+        log.write_text(
+            "stt    │ 02:41:39.350 warning bus.worker  claim refused\nstt    │ 02:41:39.360 info  well\n"
+        )
+        out = io.StringIO()
+        print_complaints(Console(file=out, width=200), log)
+        assert "claim refused" in out.getvalue()
+        assert "well" not in out.getvalue()
+        print_complaints(Console(file=out), tmp_path / "none.log")

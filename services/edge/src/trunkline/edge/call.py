@@ -1,8 +1,8 @@
 """One call at the edge: the carrier's line on one side, the bus on the other.
 
-A shell around the carrier's machine, the playout ledger and the ring. Four tasks live as long as the call: one reads
-the line, one sends to it, one publishes in order, one finds workers. `end` may be called by anybody and any number of
-times; the first reason stands. It knows nothing of what is said.
+A shell around the carrier's machine, the uplink (the caller's audio) and the downlink (the agent's). Four tasks live as
+long as the call: one reads the line, one sends to it, one publishes in order, one finds workers. `end` may be called by
+anybody and any number of times; the first reason stands. It knows nothing of what is said.
 """
 
 import asyncio
@@ -14,15 +14,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
+from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import Bus, BusError, EventLog, Subscription
 from trunkline.edge.assign import Assigned, Assignments, Pool
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.downlink import Downlink, Wire
 from trunkline.edge.errors import LineClosed, NoStageWorker
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
-from trunkline.edge.outbox import Outbox
-from trunkline.edge.playout import PlayoutLedger, Speech, Void
 from trunkline.edge.ring import Ring
 from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.uplink import Uplink
@@ -31,7 +30,7 @@ from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadFrame, BadMessage
 from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
 from trunkline.proto.frame import Codec, unpack_audio
-from trunkline.proto.ids import STAGES, CallId, Seq, Stage, WorkerId
+from trunkline.proto.ids import STAGES, CallId, Epoch, Seq, Stage, WorkerId
 from trunkline.proto.messages import DigitPressed, FinalTranscript, HangUp, Interrupt
 from trunkline.runtime.clock import Clock
 
@@ -87,14 +86,13 @@ class Call:
         self._began_at = clock.monotonic()
         pool = Pool(self._bus, facilities.edge, clock, self._metrics, settings.claim_timeout_ms / 1000)
         self._assignments = Assignments(pool, call, agent, clock.wall())
-        self._ledger = PlayoutLedger()
-        self._outbox = Outbox(settings.unsent_bytes)
-        wire = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
-        self._decode = mulaw_to_pcm16 if (started.codec, wire) == (Codec.MULAW, Codec.PCM16) else None
-        bytes_per_s = started.sample_rate_hz * wire.bytes_per_sample
-        self._ring = Ring(bytes_per_s * settings.replay_ms // 1000)
-        traffic = self._metrics.traffic
-        self._uplink = Uplink(self._bus.media, self._ring, wire, started.sample_rate_hz, traffic)
+        wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
+        self._downlink = Downlink(wire, clock, self._metrics, lambda said: self._tell(subjects.playout(call), said))
+        on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
+        self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
+        rate_hz = started.sample_rate_hz
+        self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000)
+        self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic)
         self._committed = -1
         self._tellings: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -117,7 +115,7 @@ class Call:
         log.info("call started", extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name})
         longest_s = self.agent.limits.max_duration_s
         too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
-        for work in (self._listen(), self._outbox.deliver(self._line), self._tell_all(), self._assign_all()):
+        for work in (self._listen(), self._downlink.deliver(self._line), self._tell_all(), self._assign_all()):
             self._spawn(work)
         ending = Ending("edge-stopped", INTERNAL_ERROR, "")
         try:
@@ -141,26 +139,12 @@ class Call:
         if chunk.epoch < self._assignments.epoch("tts"):
             self._metrics.fenced["audio_epoch"] += 1
             return
-        if chunk.sample_rate_hz != self._started.sample_rate_hz:
-            self._metrics.dropped["audio_rate"] += 1
-            return
-        audio = pcm16_to_mulaw(chunk.payload) if chunk.codec is Codec.PCM16 else chunk.payload
-        if audio and not self._outbox.has_room():
-            self._metrics.dropped["audio_socket_slow"] += 1
+        if not self._downlink.take(chunk):
             self._complain("line does not read; agent audio dropped")
-            audio = b""
-        audio_ms = len(audio) * 1000 / chunk.sample_rate_hz
-        speech = Speech(chunk.generation, chunk.utterance, audio_ms, chunk.last, chunk.synthesised_us / 1e6)
-        verdict = self._ledger.take(speech, at=self._clock.monotonic(), wall_at=self._clock.wall())
-        if isinstance(verdict, Void):
-            self._metrics.fenced[f"audio_{verdict.reason}"] += 1
-            return
-        if audio:
-            self._outbox.put(self._carrier.media(audio))
-        if verdict.mark is not None:
-            self._outbox.put(self._carrier.mark(verdict.mark))
-        if verdict.started is not None:
-            self._tell(subjects.playout(self.id), verdict.started)
+
+    def on_unheard(self, epoch: Epoch, seq: Seq) -> None:
+        """Take note that no STT worker listened when a frame was sent."""
+        self._uplink.unheard(epoch, seq)
 
     def on_lost(self, workers: frozenset[WorkerId]) -> None:
         """Take note that `workers` are silent: have their stages served by others."""
@@ -190,11 +174,7 @@ class Call:
     def _on_carrier(self, event: CarrierEvent) -> None:
         match event:
             case MarkReturned(name=name):
-                messages = self._ledger.returned(name, at=self._clock.monotonic())
-                if not messages:
-                    self._metrics.traffic["marks_void"] += 1
-                for message in messages:
-                    self._tell(subjects.playout(self.id), message)
+                self._downlink.returned(name)
             case Digit(digit=digit):
                 at = self._clock.wall()
                 self._tell(subjects.dtmf(self.id), DigitPressed(digit=digit, at=at))
@@ -239,23 +219,14 @@ class Call:
             case Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
                 self._metrics.fenced[f"{topic}_epoch"] += 1
             case Interrupt(generation=generation):
-                self._interrupt(message)
+                self._downlink.interrupt(generation)
             case HangUp(generation=generation, reason=reason):
-                if generation < self._ledger.floor:
+                if generation < self._downlink.floor:
                     self._metrics.fenced["control_generation"] += 1
                 else:
                     self.end(reason)
             case _:
                 pass
-
-    def _interrupt(self, order: Interrupt) -> None:
-        cut = self._ledger.interrupt(order.generation, at=self._clock.monotonic())
-        if cut.clear:
-            # The sender of the line is woken before the publisher: the carrier falls silent before anybody is told.
-            self._outbox.clear(self._carrier.clear())
-            self._metrics.traffic["clears"] += 1
-        for message in cut.messages:
-            self._tell(subjects.playout(self.id), message)
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -275,7 +246,7 @@ class Call:
     async def _assign(self, stage: Stage) -> bool:
         """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
         try:
-            assigned = await self._assignments.claim(stage, self._ledger.highest)
+            assigned = await self._assignments.claim(stage, self._downlink.highest)
         except NoStageWorker as error:
             log.warning("no worker for the call", extra={"call": self.id, "stage": stage, "why": error.why})
             self.end(f"no-{stage}-worker")
@@ -283,8 +254,7 @@ class Call:
         self._facilities.liveness.expect(assigned.worker)
         self._emit(StageAssigned(stage=stage, worker=assigned.worker, epoch=assigned.epoch, claim_ms=assigned.claim_ms))
         if stage == "stt":
-            subject = subjects.media(assigned.worker, self.id)
-            await self._uplink.connect(subject, assigned.epoch, Seq(self._committed + 1))
+            await self._uplink.connect(self.id, assigned.worker, assigned.epoch, Seq(self._committed + 1))
         return True
 
     async def _recover(self, stage: Stage) -> None:
@@ -304,8 +274,7 @@ class Call:
         if stage == "stt":
             self._uplink.disconnect()
         if stage == "tts":
-            for mark in self._ledger.abandon():
-                self._outbox.put(self._carrier.mark(mark))
+            self._downlink.abandon()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -320,7 +289,7 @@ class Call:
             await self._story.unsubscribe()
         await self._assignments.release(ending.reason)
         duration_s = round(self._clock.monotonic() - self._began_at, 3)
-        frames_in, audio_ms_out = int(self._ring.next_seq), round(self._ledger.queued_ms)
+        frames_in, audio_ms_out = int(self._ring.next_seq), self._downlink.audio_ms
         self._emit(
             CallEnded(reason=ending.reason, duration_s=duration_s, frames_in=frames_in, audio_ms_out=audio_ms_out)
         )

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from trunkline.bus import Bus, EventLog, Heartbeat
+from trunkline.bus.heartbeat import PERIOD_S
 from trunkline.edge.agents import AgentFolder
 from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
@@ -13,6 +14,7 @@ from trunkline.edge.errors import LineClosed
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.settings import EdgeSettings
+from trunkline.edge.uplink import unheard_of
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
@@ -36,7 +38,7 @@ class Exchange:
         self._bus = bus
         self._settings = settings
         self._metrics = metrics
-        self._liveness = Liveness(self.edge)
+        self._liveness = Liveness(self.edge, PERIOD_S)
         self._events = EventLog(bus, clock.wall)
         self._facilities = Facilities(bus, self._events, self.edge, clock, settings, metrics, self._liveness)
         self._heartbeat = Heartbeat(
@@ -57,7 +59,11 @@ class Exchange:
             BusUnavailable: the bus is away.
         """
         await self._bus.media.subscribe(subjects.audio_of(self.edge), self._on_audio)
+        await self._bus.media.watch_unheard(self._on_unheard)
         await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
+        # Before the first claim names this edge, audio addressed to it must find it.
+        await self._bus.media.flush()
+        await self._bus.flush()
         self._heartbeat.start()
 
     async def drain(self) -> None:
@@ -145,13 +151,21 @@ class Exchange:
         else:
             call.on_audio(data)
 
+    def _on_unheard(self, token: str) -> None:
+        try:
+            call_id, epoch, seq = unheard_of(token)
+        except ValueError:
+            return
+        if (call := self.calls.get(call_id)) is not None:
+            call.on_unheard(epoch, seq)
+
     async def _on_alive(self, _subject: str, data: bytes) -> None:
         try:
             beat = codec.decode(codec.ALIVE, data)
         except BadMessage:
             self._metrics.dropped["heartbeat_malformed"] += 1
             return
-        lost = self._liveness.beat(beat.worker)
+        lost = self._liveness.beat(beat.worker, self._facilities.clock.monotonic())
         if lost:
             for call in list(self.calls.values()):
                 call.on_lost(lost)

@@ -3,14 +3,19 @@
 Frames are kept in a ring and a pointer says which is due next. As long as it keeps up, a frame goes out as it comes: no
 task, no header, no log line. When it falls behind (no worker yet, a new worker, the bus away) it catches up from the
 ring, with `Flag.REPLAY`, faster than real time; only what the ring has forgotten by then is lost.
+
+Every frame carries a reply address, on which the bus says that nobody heard it: the worker is dead, or it is not back
+yet after the bus was away. Then the pointer goes back to that frame, which is tried alone, once for every new one,
+until it is heard.
 """
 
 from collections import Counter
 
 from trunkline.bus import MediaLane
-from trunkline.edge.ring import Ring
+from trunkline.edge.ring import Kept, Ring
+from trunkline.proto import subjects
 from trunkline.proto.frame import Codec, Flag, MediaFrame, pack_media
-from trunkline.proto.ids import Epoch, Seq
+from trunkline.proto.ids import CallId, Epoch, Seq, WorkerId
 
 _NO_FLAGS = int(Flag.NONE)
 _REPLAY = int(Flag.REPLAY)
@@ -26,45 +31,75 @@ class Uplink:
         self._rate_hz = sample_rate_hz
         self._traffic = traffic
         self._subject = ""
+        self._reply = ""
         self._epoch = Epoch(0)
         self._due = Seq(0)
+        self._unheard = False
         self._catching_up: Epoch | None = None
 
     async def push(self, captured_us: int, payload: bytes) -> None:
         """Take the next frame, in the codec of the uplink."""
-        seq = self._ring.push(captured_us, payload).seq
+        kept = self._ring.push(captured_us, payload)
         if not self._subject or self._catching_up is not None:
             return
-        if self._due != seq:
+        if self._due == kept.seq:
+            await self._send(kept, _NO_FLAGS)
+        else:
             await self._catch_up()
-            return
-        frame = MediaFrame(self._codec, self._rate_hz, _NO_FLAGS, self._epoch, seq, captured_us, payload)
-        epoch = self._epoch
-        if await self._lane.publish_frame(self._subject, pack_media(frame)) and self._epoch == epoch:
-            self._due = Seq(seq + 1)
 
-    async def connect(self, subject: str, epoch: Epoch, since: Seq) -> None:
-        """Send to `subject` from now on, beginning with the frame `since` or the oldest that is kept."""
-        self._subject, self._epoch, self._due = subject, epoch, since
+    async def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
+        """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
+        self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
+        self._reply = self._lane.reply_to(f"{call}-{epoch}-")
+        self._unheard = False
         await self._catch_up()
 
     def disconnect(self) -> None:
         """Keep frames, send none."""
         self._subject = ""
 
+    def unheard(self, epoch: Epoch, seq: Seq) -> None:
+        """Take note that nobody listened when the frame `seq` was sent in `epoch`."""
+        if epoch == self._epoch and self._subject:
+            self._traffic["frames_unheard"] += 1
+            self._due = min(self._due, seq)
+            self._unheard = True
+
     async def _catch_up(self) -> None:
-        epoch, subject = self._epoch, self._subject
+        epoch = self._epoch
         self._catching_up = epoch
+        probing, self._unheard = self._unheard, False
         try:
-            while kept := self._ring.since(self._due):
-                self._traffic["frames_forgotten"] += kept[0].seq - self._due
-                for seq, captured_us, payload in kept:
-                    frame = MediaFrame(self._codec, self._rate_hz, _REPLAY, epoch, seq, captured_us, payload)
-                    sent = await self._lane.publish_frame(subject, pack_media(frame))
-                    if not sent or self._epoch != epoch or self._subject != subject:
+            while not self._unheard and (behind := self._ring.since(self._due)):
+                self._traffic["frames_forgotten"] += behind[0].seq - self._due
+                for kept in behind[:1] if probing else behind:
+                    if not await self._send(kept, _REPLAY) or self._unheard:
                         return
-                    self._due = Seq(seq + 1)
                     self._traffic["frames_replayed"] += 1
+                if probing:
+                    return
         finally:
             if self._catching_up == epoch:
                 self._catching_up = None
+
+    async def _send(self, kept: Kept, flags: int) -> bool:
+        """Send one frame and move the pointer behind it; return whether there is any point in sending the next."""
+        seq, captured_us, payload = kept
+        epoch = self._epoch
+        frame = MediaFrame(self._codec, self._rate_hz, flags, epoch, seq, captured_us, payload)
+        sent = await self._lane.publish_frame(self._subject, pack_media(frame), f"{self._reply}{seq}")
+        if not sent or self._epoch != epoch or not self._subject:
+            return False
+        if not self._unheard:
+            self._due = Seq(seq + 1)
+        return True
+
+
+def unheard_of(token: str) -> tuple[CallId, Epoch, Seq]:
+    """Return which frame a reply address speaks of.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    call, epoch, seq = token.split("-")
+    return CallId(call), Epoch(int(epoch)), Seq(int(seq))

@@ -4,8 +4,8 @@ It is told how likely each block of audio is voice and where in the stream the b
 and ends. Positions are samples since seq 0 of the call's stream, so the same audio gives the same answers, however fast
 it arrives and whoever listens. It refuses to know about clocks, calls, transcripts and the bus.
 
-Two thresholds make the hysteresis: voice begins at `threshold`, and is lost below `threshold` - 0.15 (the distance Silero
-recommends). Between the two nothing changes.
+Two thresholds make the hysteresis: voice begins at `threshold`, and is lost below `threshold` - 0.15 (the distance
+Silero recommends). Between the two nothing changes.
 
 ========  =============================  ========  ===========================================================
 state     block                          next      answer

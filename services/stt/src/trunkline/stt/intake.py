@@ -1,8 +1,8 @@
 """One call's frames on their way to the voice detector: checked, decoded, in order, cut into blocks.
 
-Blocks lie on a grid that counts from seq 0, not from the first frame seen: a worker that takes over in mid-call cuts the
-same audio at the same places, and so names utterances as its predecessor did. Lost frames are filled with silence for
-the same reason. It knows no clock, no bus, and nothing of speech.
+Blocks lie on a grid that counts from seq 0, not from the first frame seen: a worker that takes over in mid-call cuts
+the same audio at the same places, and so names utterances as its predecessor did. Lost frames are filled with silence
+for the same reason. It knows no clock, no bus, and nothing of speech.
 """
 
 from enum import StrEnum
@@ -95,7 +95,7 @@ class Intake:
         return block
 
     def captured_at(self, position: int) -> float:
-        """Return the capture time of the frame that holds sample `position`, at most 20 s old, in seconds since 1970."""
+        """Return when the frame that holds sample `position`, at most 20 s old, was captured; seconds since 1970."""
         return self._captured_us[seq_of(position) % _MEMORY] / 1e6
 
     def _begin(self, seq: int) -> None:
@@ -107,7 +107,6 @@ class Intake:
 
 def _pcm_of(frame: MediaFrame) -> bytes:
     if frame.sample_rate_hz != RATE_HZ or len(frame.payload) != FRAME_SAMPLES * frame.codec.bytes_per_sample:
-        raise BadFrame(
-            f"{len(frame.payload)} bytes of {frame.codec.name} at {frame.sample_rate_hz} Hz; expected 20 ms at {RATE_HZ} Hz"
-        )
+        found = f"{len(frame.payload)} bytes of {frame.codec.name} at {frame.sample_rate_hz} Hz"
+        raise BadFrame(f"{found}; expected 20 ms at {RATE_HZ} Hz")
     return frame.payload if frame.codec is Codec.PCM16 else mulaw_to_pcm16(frame.payload)

@@ -8,8 +8,8 @@ A provider is one per process, a stream one per call. Two kinds fit:
   it can ask its service for the final at once (Deepgram's ``Finalize``, a commit elsewhere).
 
 Words come back through the callback given to `open`, in the event loop, at any time. Voice activity, endpointing,
-time-outs, order on the bus and metrics are not a provider's business. A provider that brings its own settings reads them
-from the `environ` it is constructed with.
+time-outs, order on the bus and metrics are not a provider's business. A provider that brings its own settings reads
+them from the `environ` it is constructed with.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class SttStream(Protocol):
     """One call's ear. None of `begin`, `push` and `finish` may block or raise; trouble is told as `Failed`."""
 
     def begin(self, utterance: UtteranceId) -> None:
-        """An utterance has begun; what is pushed from now on belongs to it. Earlier ones may still await their final."""
+        """Take what is pushed from now on as `utterance`. Earlier ones may still await their final."""
         ...
 
     def push(self, pcm: bytes) -> None:

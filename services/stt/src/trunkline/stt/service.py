@@ -94,7 +94,9 @@ class SttService:
         except SttError as error:
             if hearing is not None:
                 await hearing.close("not-opened")
-            raise Unservable(f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured)) from error
+            raise Unservable(
+                f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured)
+            ) from error
         except BaseException:
             if hearing is not None:
                 await hearing.close("not-opened")

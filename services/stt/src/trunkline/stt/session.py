@@ -13,7 +13,7 @@ import msgspec
 
 from trunkline.proto import subjects
 from trunkline.proto.errors import BadFrame
-from trunkline.proto.ids import CallId, UtteranceId
+from trunkline.proto.ids import CallId, Seq, UtteranceId
 from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechMessage, SpeechStarted, TurnEnded
 from trunkline.runtime.clock import Clock
 from trunkline.stt.cadence import Cadence
@@ -21,7 +21,8 @@ from trunkline.stt.endpointing import BLOCK_SAMPLES, End, Endpointing, Onset, Ru
 from trunkline.stt.intake import Block, Intake, Taken
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
-from trunkline.stt.provider import Failed, Final as FinalWords, Heard, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import Failed, Heard, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import Final as FinalWords
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
 
@@ -51,7 +52,7 @@ class _Utterance:
         self.partial = ""
         self.stop_at = 0.0
         self.ended_at = 0.0
-        self.committed = 0
+        self.committed = Seq(0)
         self.deadline: asyncio.TimerHandle | None = None
         self.final: FinalWords | None = None
         self.final_at: float | None = None
@@ -110,7 +111,9 @@ class CallHearing:
             frames["malformed"] += 1
             if not self._malformed:
                 self._malformed = True
-                log.warning("malformed frame; further ones are counted only", extra={"call": self.call, "why": str(error)})
+                log.warning(
+                    "malformed frame; further ones are counted only", extra={"call": self.call, "why": str(error)}
+                )
             return
         frames[taken] += 1
         if self._intake.gaps != gaps:

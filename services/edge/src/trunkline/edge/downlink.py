@@ -1,0 +1,114 @@
+"""Agent audio on its way to the caller: from the bus through the playout ledger into the carrier's line.
+
+Never waits: what the line cannot take yet stands in its outbox. `tell` is called with what is to be published, always
+after whatever the line has to be told first.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
+from trunkline.edge.carrier import Carrier, Line
+from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.outbox import Outbox
+from trunkline.edge.playout import PlayoutLedger, Speech, Void
+from trunkline.proto.frame import AudioChunk, Codec
+from trunkline.proto.ids import Generation
+from trunkline.proto.messages import PlayoutMessage
+from trunkline.runtime.clock import Clock
+
+
+class Wire(NamedTuple):
+    """What the line carries: whose language, which codec, at which rate, and how much of it may wait."""
+
+    carrier: Carrier
+    codec: Codec
+    sample_rate_hz: int
+    unsent_bytes: int
+
+
+class Downlink:
+    """The agent's side of one call's audio."""
+
+    def __init__(self, wire: Wire, clock: Clock, metrics: EdgeMetrics, tell: Callable[[PlayoutMessage], None]) -> None:
+        self._carrier, self._codec, self._rate_hz, unsent_bytes = wire
+        self._clock = clock
+        self._metrics = metrics
+        self._tell = tell
+        self._ledger = PlayoutLedger()
+        self._outbox = Outbox(unsent_bytes)
+
+    @property
+    def floor(self) -> Generation:
+        """Lowest generation that may still be heard."""
+        return self._ledger.floor
+
+    @property
+    def highest(self) -> Generation:
+        """Highest generation seen."""
+        return self._ledger.highest
+
+    @property
+    def audio_ms(self) -> int:
+        """Audio taken so far."""
+        return round(self._ledger.queued_ms)
+
+    async def deliver(self, line: Line) -> None:
+        """Send to `line` what waits, until cancelled.
+
+        Raises:
+            LineClosed: the line is gone.
+        """
+        await self._outbox.deliver(line)
+
+    def take(self, chunk: AudioChunk) -> bool:
+        """Take `chunk`; return False when its audio was dropped because the line does not read."""
+        if chunk.sample_rate_hz != self._rate_hz:
+            self._metrics.dropped["audio_rate"] += 1
+            return True
+        audio = _recoded(chunk.payload, chunk.codec, self._codec)
+        dropped = bool(audio) and not self._outbox.has_room()
+        if dropped:
+            self._metrics.dropped["audio_line_slow"] += 1
+            audio = b""
+        audio_ms = len(audio) * 1000 / (self._rate_hz * self._codec.bytes_per_sample)
+        speech = Speech(chunk.generation, chunk.utterance, audio_ms, chunk.last, chunk.synthesised_us / 1e6)
+        verdict = self._ledger.take(speech, at=self._clock.monotonic(), wall_at=self._clock.wall())
+        if isinstance(verdict, Void):
+            self._metrics.fenced[f"audio_{verdict.reason}"] += 1
+            return True
+        if audio:
+            self._outbox.put(self._carrier.media(audio))
+        if verdict.mark is not None:
+            self._outbox.put(self._carrier.mark(verdict.mark))
+        if verdict.started is not None:
+            self._tell(verdict.started)
+        return not dropped
+
+    def returned(self, mark: str) -> None:
+        """Take a mark that the carrier returned."""
+        messages = self._ledger.returned(mark, at=self._clock.monotonic())
+        if not messages:
+            self._metrics.traffic["marks_void"] += 1
+        for message in messages:
+            self._tell(message)
+
+    def interrupt(self, generation: Generation) -> None:
+        """Void what is below `generation`; the carrier falls silent before anybody is told."""
+        cut = self._ledger.interrupt(generation, at=self._clock.monotonic())
+        if cut.clear:
+            self._outbox.clear(self._carrier.clear())
+            self._metrics.traffic["clears"] += 1
+        for message in cut.messages:
+            self._tell(message)
+
+    def abandon(self) -> None:
+        """End what will not be finished: its TTS worker is gone."""
+        for mark in self._ledger.abandon():
+            self._outbox.put(self._carrier.mark(mark))
+
+
+def _recoded(payload: bytes, codec: Codec, wanted: Codec) -> bytes:
+    if codec is wanted:
+        return payload
+    return pcm16_to_mulaw(payload) if wanted is Codec.MULAW else mulaw_to_pcm16(payload)

@@ -1,0 +1,145 @@
+"""Decoder processes and who may use them when.
+
+Questions have a rank: is this grammar right (a claim waits for it), what was said (a caller waits), what has been said
+so far (nobody waits). The last kind is only taken while a decoder has nothing else to do, and never by the last idle
+one if there are several: a final finds a free decoder. It knows nothing of calls.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sys
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from trunkline.stt.errors import Unavailable
+from trunkline.stt.providers.decoder import LENGTH, Answer, Question, pack
+
+log = logging.getLogger("trunkline.stt.pool")
+
+MODULE: Final = "trunkline.stt.providers.decoder"
+_START_S: Final = 30.0
+_ANSWER_S: Final = 10.0
+"""A decoder that takes longer is hung: 30 s of speech take 3."""
+_RESTART_S: Final = 0.5
+_ANSWERS: Final = msgspec.msgpack.Decoder(Answer)
+
+Answering = asyncio.Future[Answer]
+
+
+class Rank(IntEnum):
+    """What goes first."""
+
+    CHECK = 0
+    FINAL = 1
+    PARTIAL = 2
+
+
+class DecoderPool:
+    """`size` decoder processes. Start it before use."""
+
+    def __init__(self, size: int) -> None:
+        self.size: Final = size
+        self._waiting: asyncio.PriorityQueue[tuple[Rank, int, Question, Answering]] = asyncio.PriorityQueue()
+        self._count = itertools.count()
+        self._busy = 0
+        self._keepers: list[asyncio.Task[None]] = []
+        self._started: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Start the processes; return when the first can answer.
+
+        Raises:
+            Unavailable: it ended instead.
+        """
+        if self._started is None:
+            self._started = asyncio.get_running_loop().create_future()
+            self._keepers = [
+                asyncio.create_task(self._keep(self._started), name=f"decoder-{n}") for n in range(self.size)
+            ]
+        try:
+            async with asyncio.timeout(_START_S):
+                await asyncio.shield(self._started)
+        except TimeoutError:
+            raise Unavailable(f"the decoder did not start within {_START_S:.0f} s") from None
+
+    async def aclose(self) -> None:
+        """End the processes."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[3].cancel()
+
+    @property
+    def spare(self) -> bool:
+        """Whether a decoder may be spent on what nobody waits for."""
+        reserved = 1 if self.size > 1 else 0
+        return self._waiting.empty() and self._busy < self.size - reserved
+
+    def ask(self, rank: Rank, question: Question) -> Answering:
+        """Return the answer to come; it fails with `Unavailable`. Cancel it when it is not wanted any more."""
+        answering: Answering = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((rank, next(self._count), question, answering))
+        return answering
+
+    async def _keep(self, started: asyncio.Future[None]) -> None:
+        """Keep one process running."""
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                MODULE,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # a Ctrl-C on the terminal is for the worker, which ends it in its own time
+            )
+            try:
+                await self._feed(process, started)
+            except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
+                log.error("decoder ended; starting another", extra={"problem": repr(error)})  # noqa: TRY400 - expected
+                if not started.done():
+                    started.set_exception(Unavailable("the decoder process ended while starting"))
+            finally:
+                await _end(process)
+            await asyncio.sleep(_RESTART_S)
+
+    async def _feed(self, process: asyncio.subprocess.Process, started: asyncio.Future[None]) -> None:
+        await _answer(process, _START_S)
+        if not started.done():
+            started.set_result(None)
+        while True:
+            _, _, question, answering = await self._waiting.get()
+            if answering.done():
+                continue
+            self._busy += 1
+            try:
+                assert process.stdin is not None  # noqa: S101 - it is a pipe; told to the type checker
+                process.stdin.write(pack(question))
+                answer = await _answer(process, _ANSWER_S)
+            except BaseException as error:
+                if not answering.done():
+                    answering.set_exception(Unavailable(f"the decoder failed: {error!r}"))
+                raise
+            finally:
+                self._busy -= 1
+            if not answering.done():
+                answering.set_result(answer)
+
+
+async def _answer(process: asyncio.subprocess.Process, within_s: float) -> Answer:
+    assert process.stdout is not None  # noqa: S101 - it is a pipe; told to the type checker
+    async with asyncio.timeout(within_s):
+        (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+        return _ANSWERS.decode(await process.stdout.readexactly(length))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill and reap; it holds nothing that needs a farewell."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()
