@@ -367,6 +367,16 @@ def test_missing_marks_do_not_hold_the_call():
     assert story.machine.state == "listening"
 
 
+def test_a_sentence_that_was_lost_on_its_way_does_not_hold_the_call():
+    story = Story()
+    first, second = of(Speak, story.begin())
+    story.hears(first)
+    ids = {"generation": second.generation, "utterance": second.utterance}
+    story.tell(PlayoutCut(**ids, heard_ms=0, total_ms=300, complete=False))
+    assert story.machine.state == "listening"
+    assert facts(AgentSpoke, story.all)[-1].heard == "Hello."
+
+
 def test_an_agent_that_does_not_give_way_answers_afterwards():
     agent = Agent(name="test", greeting="Hello. How are you?", turns=TurnTaking(barge_in=False))
     story = Story(agent)

@@ -118,9 +118,7 @@ class TestTerminals:
 
     def test_what_the_services_complained_of_is_shown(self, tmp_path):
         log = tmp_path / "services.log"
-        log.write_text(
-            "stt    │ 02:41:39.350 warning bus.worker  claim refused\nstt    │ 02:41:39.360 info  well\n"
-        )
+        log.write_text("stt    │ 02:41:39.350 warning bus.worker  claim refused\nstt    │ 02:41:39.360 info  well\n")
         out = io.StringIO()
         print_complaints(Console(file=out, width=200), log)
         assert "claim refused" in out.getvalue()

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from trunkline.demo import layout, timeline
 from trunkline.demo.canvas import SCALE, WIDTH_PX, Type, width_of, wrapped
 from trunkline.demo.layout import LEFT_PX, RIGHT_PX, rows_of
-from trunkline.demo.marks import pauses_of, split_at_cut, tool_label
+from trunkline.demo.marks import bar_scale, pauses_of, split_at_cut, tool_labels
 from trunkline.demo.report import Sentence
 
 pytestmark = pytest.mark.unit
@@ -82,7 +82,24 @@ class TestMarks:
         assert split_at_cut(sentence) == ("one two", "three four")
 
     def test_a_tool_call_is_one_short_line(self, call):
-        assert tool_label(call[0].tools[0]) == "check_availability(friday, 19:30, 2) → free"
+        labels = tool_labels(call[0].tools[0])
+        assert labels[0] == "check_availability(friday, 19:30, 2) → free"
+        assert [len(label) for label in labels] == sorted((len(label) for label in labels), reverse=True)
+
+    def test_latency_bars_do_not_touch(self, call):
+        report = call[0]
+        rows = rows_of(report.recording.duration_ms, pauses_of(report))
+        usual = bar_scale(rows, report)
+        slow = msgspec.structs.replace(
+            report,
+            turns=tuple(
+                turn
+                if turn.latency is None
+                else msgspec.structs.replace(turn, latency=msgspec.structs.replace(turn.latency, stt_final_ms=4_000.0))
+                for turn in report.turns
+            ),
+        )
+        assert bar_scale(rows, slow) < usual
 
 
 def png_size(path):

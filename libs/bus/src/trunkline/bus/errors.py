@@ -12,7 +12,7 @@ class BusError(Exception):
     """Base of all."""
 
 
-class BusUnavailable(BusError):
+class BusUnavailable(BusError, ConnectionError):
     """There is no connection to NATS."""
 
 

@@ -179,6 +179,10 @@ async def _live(name: str, base: BaseSettings, web: HttpSettings, settings: S, b
     except SettingsError as error:
         print(f"trunkline-{name}: {error}", file=sys.stderr)  # noqa: T201 - a line for whoever typed the setting
         return EXIT_SETTINGS
+    except OSError as error:
+        # What it needs (the bus, a port, a file) is not there; the error says what and which setting to change.
+        chassis.log.error("cannot start", extra={"problem": str(error)})  # noqa: TRY400
+        return EXIT_FAILED
     finally:
         await server.stop()
         lag.cancel()

@@ -403,11 +403,12 @@ class Conversation:
                         self._do(Emit(fact))
             case PlayoutFinished():
                 turn.finished(utterance)
-                self._watch_playout(at)
-                if turn.complete and turn.settled and self.state == "speaking":
-                    self._all_heard(at)
             case PlayoutCut():
+                # In an interrupt the state is no longer speaking; otherwise the sentence was lost on its way.
                 turn.cut(utterance, event.heard_ms, event.total_ms, complete=event.complete)
+        self._watch_playout(at)
+        if turn.complete and turn.settled and self.state == "speaking":
+            self._all_heard(at)
 
     def _watch_playout(self, at: float) -> None:
         if self._speaking is None or self._speaking.settled:

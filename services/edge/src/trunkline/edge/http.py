@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData
 from starlette.routing import BaseRoute, WebSocketRoute
-from twilio.twiml.voice_response import Connect, VoiceResponse  # type: ignore[import-untyped]  # ships no types
+from twilio.twiml.voice_response import Connect, VoiceResponse
 
 from trunkline.edge.carrier import Line
 from trunkline.edge.errors import NotPlaced, RequestRefused

@@ -4,9 +4,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from twilio.base.exceptions import TwilioException, TwilioRestException  # type: ignore[import-untyped]  # no types
-from twilio.http.async_http_client import AsyncTwilioHttpClient  # type: ignore[import-untyped]  # as above
-from twilio.rest import Client  # type: ignore[import-untyped]  # as above
+from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.http.async_http_client import AsyncTwilioHttpClient
+from twilio.rest import Client
 
 from trunkline.edge.errors import NotPlaced
 from trunkline.edge.settings import Setup

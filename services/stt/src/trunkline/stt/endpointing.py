@@ -117,6 +117,11 @@ class Endpointing:
         """Whether an utterance is under way."""
         return self._state in (_State.SPEAKING, _State.FADING)
 
+    @property
+    def voiced(self) -> bool:
+        """Whether the last block counted as voice."""
+        return self._state in (_State.RISING, _State.SPEAKING)
+
     def hear(self, position: int, probability: float) -> Verdict:
         """Take the block that begins at sample `position` and is voice with `probability`."""
         end = self._judged = position + BLOCK_SAMPLES

@@ -76,8 +76,8 @@ class SttStream(Protocol):
         """Take what is pushed from now on as `utterance`. Earlier ones may still await their final."""
         ...
 
-    def push(self, pcm: bytes) -> None:
-        """Take audio: PCM16 little-endian at 8 kHz, any length, in order."""
+    def push(self, pcm: bytes, *, voiced: bool) -> None:
+        """Take audio: PCM16 little-endian at 8 kHz, any length, in order; `voiced` is the voice detector's opinion."""
         ...
 
     def finish(self) -> None:

@@ -138,10 +138,12 @@ class CallHearing:
         if stream is None:
             return
         self._recent.append(block)
-        segments = self._capabilities.needs_vad_segments
-        if not segments or self._endpointing.open:
-            stream.push(block.pcm)
-        match self._endpointing.hear(block.position, probability):
+        endpointing = self._endpointing
+        wanted = endpointing.open or not self._capabilities.needs_vad_segments
+        verdict = endpointing.hear(block.position, probability)
+        if wanted:
+            stream.push(block.pcm, voiced=endpointing.voiced)
+        match verdict:
             case Onset() as onset:
                 self._on_onset(onset, stream)
             case End() as end:
@@ -166,7 +168,7 @@ class CallHearing:
         if self._capabilities.needs_vad_segments:
             # What belonged to the utterance before must not be heard twice.
             first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-            stream.push(b"".join(block.pcm for block in self._recent if block.position >= first))
+            stream.push(b"".join(block.pcm for block in self._recent if block.position >= first), voiced=True)
 
     def _on_end(self, end: End, stream: SttStream) -> None:
         utterance = self._utterances[end.utterance]

@@ -11,7 +11,7 @@ RIGHT_PX: Final = 1_564.0
 HEAD_PX: Final = 140.0
 ROW_PX: Final = 256.0
 FOOT_PX: Final = 30.0
-_LONGEST_ROW_MS: Final = 17_000
+_LONGEST_ROW_MS: Final = 18_000
 _SHORTEST_ROW_MS: Final = 6_000
 
 PARTIALS: Final = 50.0

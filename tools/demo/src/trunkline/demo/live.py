@@ -78,8 +78,9 @@ class Stage:
         quiet = line.who in {"latency", "line"}
         words = Text(line.text, "dim" if quiet else _STYLES["tool"] if line.who == "tool" else "")
         if line.unheard:
-            words.append((" " if line.text else "") + line.unheard, "dim strike red")
-            words.append("  (never heard)", "dim red")
+            words.append(" ✂ " if line.text else "✂ ", "bold red")
+            words.append(line.unheard, "dim strike")
+            words.append(" (never heard)", "dim")
         label = Text("" if line.who in {"line", "latency"} else line.who, _STYLES[line.who])
         grid.add_row(f"{line.at_s:.1f}", label, words)
         self.console.print(grid)

@@ -1,5 +1,7 @@
 """What the timeline writes over and under the sound: words, partials, barge-ins, tools, latency."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Final
 
 from trunkline.demo import layout
@@ -21,8 +23,9 @@ from trunkline.demo.layout import RIGHT_PX, Row
 from trunkline.demo.report import BargeIn, CallerPart, Latency, Report, Sentence, ToolUse, Turn
 from trunkline.demo.words import brief, divided
 
-BAR_PX_PER_MS: Final = 0.3
-"""Latency bars are drawn larger than the time axis, or their small parts could not be seen."""
+_LARGEST_SCALE: Final = 0.4
+"""Latency bars are drawn larger than the time axis, or their small parts could not be seen; px per ms."""
+_LONGEST_BAR_PX: Final = 420.0
 _WORDS: Final = Type(size_px=11.5)
 _UNHEARD: Final = Type(size_px=9.5, colour=CUT, italic=True, alpha=0.7)
 _FLAG: Final = Type(size_px=9.5, colour=TOOL, layer=8)
@@ -33,8 +36,12 @@ _PART: Final = Type(size_px=8.5, alpha=0.8)
 _TOTAL: Final = Type(size_px=12, bold=True)
 _TURN: Final = Type(size_px=10, colour=FAINT)
 _LINE_PX: Final = 14.0
+_BARGE_IN_PX: Final = 62.0
+_BAR_LABELS_PX: Final = 120.0
 _MOST_LINES: Final = 3
 _LEAST_PAUSE_MS: Final = 250
+_WIDER: Final = 1.25
+"""How much wider than its sound a line may be before it is broken."""
 
 
 def pauses_of(report: Report) -> list[float]:
@@ -54,8 +61,24 @@ def pauses_of(report: Report) -> list[float]:
     return pauses
 
 
-def draw_row(page: Page, row: Row, report: Report) -> None:
-    """Draw everything but the sound of one row."""
+def bar_scale(rows: Sequence[Row], report: Report) -> float:
+    """Return how large latency bars can be drawn without touching each other, px per ms."""
+    bars = [
+        (turn.caller.offset_ms, sum(_parts(turn.latency)))
+        for turn in report.turns
+        if turn.caller is not None and turn.latency is not None
+    ]
+    scale = min(_LARGEST_SCALE, _LONGEST_BAR_PX / max((length_ms for _, length_ms in bars), default=1.0))
+    for row in rows:
+        mine = [bar for bar in bars if row.holds(bar[0])]
+        for (offset_ms, length_ms), (next_ms, _) in itertools.pairwise(mine):
+            room_px = row.x(next_ms) - row.x(offset_ms) - _BAR_LABELS_PX
+            scale = min(scale, max(room_px, 40.0) / length_ms)
+    return scale
+
+
+def draw_row(page: Page, row: Row, report: Report, scale: float) -> None:
+    """Draw everything but the sound of one row; `scale` is that of its latency bars."""
     spoken = [turn.caller for turn in report.turns if turn.caller is not None]
     for place, caller in enumerate(spoken):
         room_ms = spoken[place + 1].onset_ms if place + 1 < len(spoken) else row.end_ms
@@ -67,11 +90,13 @@ def draw_row(page: Page, row: Row, report: Report) -> None:
         _agent_words(page, row, turn, limit_ms)
         _unheard(page, row, turn, limit_ms)
         _gap(page, row, turn)
-        if turn.caller is not None and turn.latency is not None and row.holds(turn.caller.offset_ms):
-            _bar(page, row, turn.turn, turn.caller.offset_ms, turn.latency)
+        if turn.caller is not None and row.holds(turn.caller.offset_ms):
+            _bar(page, row, turn, scale)
     for tool in report.tools:
         if row.holds(tool.called_ms):
-            _tool(page, row, tool)
+            others = [other.called_ms for other in report.tools] + [cut.at_ms for cut in report.interrupts]
+            after = [row.x(at_ms) for at_ms in others if row.holds(at_ms) and at_ms > tool.called_ms]
+            _tool(page, row, tool, min(after, default=RIGHT_PX + _BARGE_IN_PX) - _BARGE_IN_PX - 6)
     for cut in report.interrupts:
         _barge_in(page, row, cut)
 
@@ -140,8 +165,11 @@ def split_at_cut(sentence: Sentence) -> tuple[str, str]:
 def _fit(text: str, row: Row, span_ms: tuple[float, float], room_ms: float) -> list[str]:
     """Wrap `text` to the width of its sound, or as much more as there is room for."""
     begin = row.x(span_ms[0])
+    room = max(row.x(room_ms) - begin - 5, 50)
     wanted = max(row.x(span_ms[1]) - begin, 90)
-    return wrapped(text, max(min(wanted, row.x(room_ms) - begin - 5), 50), _WORDS, _MOST_LINES)
+    if width_of(text, _WORDS) <= min(wanted * _WIDER, room):
+        return [text]
+    return wrapped(text, min(wanted, room), _WORDS, _MOST_LINES)
 
 
 def _put(page: Page, row: Row, lines: list[str], span_ms: tuple[float, float], y: float) -> None:
@@ -158,9 +186,9 @@ def _put(page: Page, row: Row, lines: list[str], span_ms: tuple[float, float], y
         begin += width_of(word, _WORDS) + width_of(" ", _WORDS) + slack / len(words)
 
 
-def _tool(page: Page, row: Row, tool: ToolUse) -> None:
+def _tool(page: Page, row: Row, tool: ToolUse, end_px: float) -> None:
     x, y = row.x(tool.called_ms), row.top_px + layout.TOOLS
-    label = tool_label(tool)
+    label = next((text for text in tool_labels(tool) if x + width_of(text, _FLAG) + 14 <= end_px), tool.name)
     width = width_of(label, _FLAG) + 14
     left = min(x, RIGHT_PX - width)
     page.line((x, x), (y - 6, row.top_px + layout.AGENT_WAVE + layout.WAVE_PX), Stroke(colour=TOOL, width_px=1.1))
@@ -168,10 +196,15 @@ def _tool(page: Page, row: Row, tool: ToolUse) -> None:
     page.text(left + 7, y + 12.5, label, _FLAG_FAILED if tool.error else _FLAG)
 
 
-def tool_label(tool: ToolUse) -> str:
-    """Return a tool call in one short line."""
-    outcome = tool.error or brief(tool.result)
-    return f"{tool.name}({_clipped(brief(tool.arguments), 34)}) → {_clipped(outcome, 34)}"
+def tool_labels(tool: ToolUse) -> tuple[str, ...]:
+    """Return a tool call in one line, and the same in fewer and fewer words."""
+    arguments, outcome = brief(tool.arguments), tool.error or brief(tool.result)
+    return (
+        f"{tool.name}({_clipped(arguments, 44)}) → {_clipped(outcome, 28)}",
+        f"{tool.name}({_clipped(arguments, 20)}) → {_clipped(outcome, 12)}",
+        f"{tool.name} → {_clipped(outcome, 12)}",
+        tool.name,
+    )
 
 
 def _clipped(text: str, most: int) -> str:
@@ -183,8 +216,8 @@ def _barge_in(page: Page, row: Row, cut: BargeIn) -> None:
     if row.holds(cut.at_ms):
         x = row.x(cut.at_ms)
         page.line((x, x), (row.top_px + layout.CALLER_WAVE - 4, bottom), Stroke(colour=CUT, width_px=1.5, layer=6))
-        page.box(x - 62, y + 1, 62, 16, Fill(colour=CUT, radius=3, layer=7))
-        page.text(x - 31, y + 12.5, "barge-in", _BARGE_IN, align="center")
+        page.box(x - _BARGE_IN_PX, y + 1, _BARGE_IN_PX, 16, Fill(colour=CUT, radius=3, layer=7))
+        page.text(x - _BARGE_IN_PX / 2, y + 12.5, "barge-in", _BARGE_IN, align="center")
     if row.holds(cut.cleared_ms):
         x = row.x(cut.cleared_ms)
         words = f"silent after {cut.stopped_after_ms} ms"
@@ -205,8 +238,9 @@ def _gap(page: Page, row: Row, turn: Turn) -> None:
         page.box(x, row.top_px + layout.CALLER_WAVE, row.x(part[1]) - x, height, look)
 
 
-def _bar(page: Page, row: Row, turn: int, offset_ms: float, latency: Latency) -> None:
-    parts = (
+def _parts(latency: Latency) -> tuple[float, ...]:
+    """Return the parts of a turn's time, ms, in the order of `LATENCY`."""
+    return (
         latency.endpoint_delay_ms,
         latency.stt_final_ms,
         latency.llm_ttft_ms,
@@ -214,16 +248,22 @@ def _bar(page: Page, row: Row, turn: int, offset_ms: float, latency: Latency) ->
         latency.tts_ttfb_ms,
         latency.edge_ms,
     )
+
+
+def _bar(page: Page, row: Row, turn: Turn, scale: float) -> None:
+    caller, latency = turn.caller, turn.latency
+    if caller is None or latency is None:
+        return
+    parts = _parts(latency)
     y = row.top_px + layout.BARS
     label = f"{latency.measured_ms if latency.measured_ms is not None else latency.turn_latency_ms:.0f} ms"
-    length = sum(parts) * BAR_PX_PER_MS
-    anchor = row.x(offset_ms)
-    x = min(anchor, RIGHT_PX - length - width_of(label, _TOTAL) - 8)
+    anchor = row.x(caller.offset_ms)
+    x = min(anchor, RIGHT_PX - sum(parts) * scale - width_of(label, _TOTAL) - 8)
     top = row.top_px + layout.AGENT_WAVE + layout.WAVE_PX
     page.line((anchor, anchor), (top, y), Stroke(colour=FAINT, width_px=0.8, dashed=True, layer=1))
-    page.text(x - 8, y + 9.5, f"turn {turn}", _TURN, align="right")
+    page.text(x - 8, y + 9.5, f"turn {turn.turn}", _TURN, align="right")
     for (_, colour), part in zip(LATENCY, parts, strict=True):
-        width = part * BAR_PX_PER_MS
+        width = part * scale
         page.box(x, y, width, 12, Fill(colour=colour))
         if width > width_of(f"{part:.0f}", _PART) + 4:
             page.text(x + width / 2, y + 9.2, f"{part:.0f}", _PART, align="center")

@@ -54,14 +54,15 @@ def draw(report: Report, left: Samples, right: Samples) -> Figure:
     """Return the picture of a call; `left` is the caller and `right` what the caller heard."""
     rows = layout.rows_of(report.recording.duration_ms, marks.pauses_of(report))
     page = Page(layout.page_height(len(rows)))
+    scale = marks.bar_scale(rows, report)
     _head(page, report)
     rate_hz = report.recording.sample_rate_hz
     for row in rows:
         _ground(page, row)
         _wave(page, row, layout.CALLER_WAVE, _levelled(left), rate_hz, CALLER)
         _wave(page, row, layout.AGENT_WAVE, _levelled(right), rate_hz, AGENT)
-        marks.draw_row(page, row, report)
-    _foot(page, report)
+        marks.draw_row(page, row, report, scale)
+    _foot(page, report, scale)
     return page.figure
 
 
@@ -140,13 +141,14 @@ def _wave(page: Page, row: Row, strip: float, wave: NDArray[np.float64], rate_hz
     page.wave(x, row.top_px + strip + layout.WAVE_PX / 2, smooth * (layout.WAVE_PX / 2 - 3), colour)
 
 
-def _foot(page: Page, report: Report) -> None:
+def _foot(page: Page, report: Report, scale: float) -> None:
     y = page.height_px - 14
-    bars = f"bars begin at the caller's last sound, {marks.BAR_PX_PER_MS * 1_000:.0f} px a second; their totals are"
+    bars = f"bars begin at the caller's last sound, {scale * 1_000:.0f} px a second; their totals are"
     bars += " measured on the recording, from the caller's last sound to the agent's first"
     page.text(_MARGIN_PX, y, bars, _FOOT)
-    failed = [verdict.name for verdict in report.verdicts if verdict.passed is False]
-    judged = sum(verdict.passed is not None for verdict in report.verdicts)
-    words = f"failed: {', '.join(failed)}" if failed else f"{judged} of {judged} expectations held"
+    judged = [verdict for verdict in report.verdicts if verdict.passed is not None]
+    failed = [verdict.name for verdict in judged if not verdict.passed]
+    words = f"{len(judged) - len(failed)} of {len(judged)} expectations held"
+    words += f"; not: {failed[0]}" if failed else ""
     kind = Type(size_px=9.5, colour=CUT if failed else CALLER, bold=True)
     page.text(WIDTH_PX - _MARGIN_PX, y, words, kind, align="right")

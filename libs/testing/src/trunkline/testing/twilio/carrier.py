@@ -19,7 +19,7 @@ import httpx
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped] # ships no types
+from twilio.request_validator import RequestValidator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 

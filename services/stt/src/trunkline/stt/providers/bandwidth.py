@@ -65,7 +65,7 @@ def _moving_mean(values: NDArray[Any]) -> Samples:
 
 def _doubled(samples: NDArray[Any]) -> Samples:
     narrow = (np.clip(samples, -1, 1) * 32_767).astype(np.int16)
-    return resample(narrow, RATE_HZ, WIDE_HZ).astype(np.float32) / 32_768
+    return (resample(narrow, RATE_HZ, WIDE_HZ) / 32_768).astype(np.float32)
 
 
 @cache

@@ -22,7 +22,7 @@ class BenchStream:
         """Note whose final is next."""
         self._utterance = utterance
 
-    def push(self, pcm: bytes) -> None:
+    def push(self, pcm: bytes, *, voiced: bool) -> None:
         """Take audio, and leave it at that."""
 
     def finish(self) -> None:

@@ -6,7 +6,9 @@ it can be: a floor on the acoustic score turns about half of such utterances int
 thirty good ones; the others come out as something nobody said. Noise that the voice detector lets pass fares alike.
 
 Partials are decoded anew from the beginning of the utterance, every 400 ms of it, while a decoder has nothing better to
-do; finals go first. The same audio has the same words. English only: that is the model pocketsphinx ships.
+do; finals go first. When the caller has been silent for 160 ms the utterance is decoded as if it were over, so that its
+words are there when the endpointing says so. The same audio has the same words. English only: that is the model that
+pocketsphinx ships.
 """
 
 import logging
@@ -32,6 +34,8 @@ from trunkline.stt.providers.pool import Answering, DecoderPool, Rank
 log = logging.getLogger("trunkline.stt.local")
 
 _PARTIAL_EVERY_BYTES: Final = 2 * samples_of_ms(400)
+_EARLY_BYTES: Final = 2 * samples_of_ms(160)
+"""Silence after which what was said so far is decoded as if it were all: it mostly is."""
 _REMEMBERED_GRAMMARS: Final = 256
 
 
@@ -51,48 +55,77 @@ class LocalStream:
         self._on_heard = on_heard
         self._utterance: UtteranceId | None = None
         self._pcm = bytearray()
-        self._decoded_bytes = 0
-        self._partial: Answering | None = None
+        self._voiced_bytes = 0
+        """How much has been recorded up to the last voice in it."""
+        self._asked_bytes = 0
+        """How much the latest question was about."""
+        self._so_far: Answering | None = None
+        """The answer awaited, or the latest, to a question about what was recorded so far."""
         self._finals: set[Answering] = set()
 
     def begin(self, utterance: UtteranceId) -> None:
         """Start a new recording."""
+        self._drop_so_far()
         self._utterance = utterance
         self._pcm = bytearray()
-        self._decoded_bytes = 0
+        self._voiced_bytes = self._asked_bytes = 0
 
-    def push(self, pcm: bytes) -> None:
+    def push(self, pcm: bytes, *, voiced: bool) -> None:
         """Record, and have it decoded now and then."""
         if self._utterance is None:
             return
         self._pcm += pcm
-        due = len(self._pcm) - self._decoded_bytes >= _PARTIAL_EVERY_BYTES
-        if due and self._partial is None and self._pool.spare:
-            self._decoded_bytes = len(self._pcm)
-            self._partial = self._pool.ask(Rank.PARTIAL, Question(self._grammar, bytes(self._pcm)))
-            self._partial.add_done_callback(partial(self._on_partial, self._utterance))
+        if voiced:
+            self._voiced_bytes = len(self._pcm)
+        if len(self._pcm) - self._voiced_bytes >= _EARLY_BYTES:
+            if not self._all_asked:
+                self._ask(self._utterance, Rank.EARLY)
+        elif len(self._pcm) - self._asked_bytes >= _PARTIAL_EVERY_BYTES and not self._asking and self._pool.spare:
+            self._ask(self._utterance, Rank.PARTIAL)
 
     def finish(self) -> None:
-        """Have the whole recording decoded."""
+        """Have the whole recording decoded, unless that was begun when the caller fell silent."""
         if self._utterance is None:
             return
         utterance, self._utterance = self._utterance, None
-        if self._partial is not None:
-            self._partial.cancel()
-        final = self._pool.ask(Rank.FINAL, Question(self._grammar, bytes(self._pcm)))
+        if self._so_far is not None and self._all_asked:
+            final, self._so_far = self._so_far, None
+        else:
+            self._drop_so_far()
+            final = self._pool.ask(Rank.FINAL, Question(self._grammar, bytes(self._pcm)))
+        self._pcm = bytearray()
         self._finals.add(final)
         final.add_done_callback(partial(self._on_final, utterance))
-        self._pcm = bytearray()
 
     async def aclose(self) -> None:
         """Forget what is under way."""
         self._utterance = None
-        for answering in (*self._finals, *([self._partial] if self._partial is not None else ())):
-            answering.cancel()
+        self._drop_so_far()
+        for final in list(self._finals):
+            final.cancel()
 
-    def _on_partial(self, utterance: UtteranceId, answering: Answering) -> None:
-        self._partial = None
-        if answering.cancelled() or answering.exception() is not None:
+    @property
+    def _all_asked(self) -> bool:
+        """Whether the latest question was about all the voice there is, and silence after it."""
+        return self._asked_bytes - self._voiced_bytes >= _EARLY_BYTES
+
+    @property
+    def _asking(self) -> bool:
+        return self._so_far is not None and not self._so_far.done()
+
+    def _ask(self, utterance: UtteranceId, rank: Rank) -> None:
+        self._drop_so_far()
+        self._asked_bytes = len(self._pcm)
+        self._so_far = self._pool.ask(rank, Question(self._grammar, bytes(self._pcm)))
+        self._so_far.add_done_callback(partial(self._on_so_far, utterance))
+
+    def _drop_so_far(self) -> None:
+        if self._so_far is not None:
+            self._so_far.cancel()
+            self._so_far = None
+
+    def _on_so_far(self, utterance: UtteranceId, answering: Answering) -> None:
+        if answering.cancelled() or answering.exception() is not None or utterance != self._utterance:
             return
         if text := answering.result().text:
             self._on_heard(Partial(utterance, text))

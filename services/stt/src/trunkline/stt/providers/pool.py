@@ -1,8 +1,8 @@
 """Decoder processes and who may use them when.
 
-Questions have a rank: is this grammar right (a claim waits for it), what was said (a caller waits), what has been said
-so far (nobody waits). The last kind is only taken while a decoder has nothing else to do, and never by the last idle
-one if there are several: a final finds a free decoder. It knows nothing of calls.
+Questions have a rank: is this grammar right (a claim waits for it), what was said (a caller waits), what was probably
+all that was said (a caller may soon wait), what has been said so far (nobody waits). The last kind should only be asked
+while `spare` says that a decoder has nothing else to do and another stays free. It knows nothing of calls.
 """
 
 import asyncio
@@ -35,7 +35,8 @@ class Rank(IntEnum):
 
     CHECK = 0
     FINAL = 1
-    PARTIAL = 2
+    EARLY = 2
+    PARTIAL = 3
 
 
 class DecoderPool:

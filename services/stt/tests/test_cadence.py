@@ -1,0 +1,91 @@
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from trunkline.stt.cadence import Cadence
+from trunkline.stt.intake import BLOCK_BYTES, Block
+from trunkline.stt.metrics import SttMetrics
+from trunkline.stt.vad import VoiceDetector
+
+pytestmark = pytest.mark.unit
+
+
+class FrozenClock:
+    """Stands still, unless each look at it is to cost time."""
+
+    def __init__(self, step_s=0.0):
+        self._now = 0.0
+        self._step_s = step_s
+
+    def monotonic(self):
+        self._now += self._step_s
+        return self._now
+
+    def wall(self):
+        return 0.0
+
+
+class Caller:
+    def __init__(self, detector, blocks, *, bad=False):
+        self.call = "call"
+        self.row = detector.join()
+        self.left = blocks
+        self.heard = []
+        self._bad = bad
+
+    @property
+    def ready(self):
+        return self.left > 0
+
+    def block(self):
+        self.left -= 1
+        return Block(256 * len(self.heard), bytes(BLOCK_BYTES))
+
+    def judged(self, block, probability):
+        self.heard.append(block.position)
+        if self._bad:
+            raise RuntimeError("trouble with this call")
+
+
+def cadence_with(*backlogs, clock=None, bad=()):
+    detector = VoiceDetector(len(backlogs))
+    metrics = SttMetrics(CollectorRegistry())
+    cadence = Cadence(detector, clock or FrozenClock(), metrics)
+    callers = [Caller(detector, blocks, bad=n in bad) for n, blocks in enumerate(backlogs)]
+    for caller in callers:
+        cadence.attend(caller)
+    return cadence, callers, metrics
+
+
+def test_a_beat_empties_every_call_whatever_its_backlog():
+    cadence, callers, _ = cadence_with(1, 5, 2)
+    asyncio.run(cadence.beat())
+    assert [len(caller.heard) for caller in callers] == [1, 5, 2]
+
+
+def test_a_call_that_catches_up_costs_the_others_no_turn():
+    # Every look at the clock costs 10 ms, so the budget is spent in the second round.
+    cadence, callers, metrics = cadence_with(1, 200, 1, clock=FrozenClock(0.01))
+    asyncio.run(cadence.beat())
+    assert [len(caller.heard) for caller in callers][::2] == [1, 1]
+    assert len(callers[1].heard) < 5
+    assert metrics.counts["beats_over_budget"] == 1
+
+
+def test_one_call_in_trouble_is_set_aside_and_the_others_are_heard(caplog):
+    cadence, callers, metrics = cadence_with(3, 3, bad={0})
+    asyncio.run(cadence.beat())
+    assert [len(caller.heard) for caller in callers] == [1, 3]
+    cadence.attend(callers[0])
+    asyncio.run(cadence.beat())
+    assert len(callers[0].heard) == 1
+    assert metrics.counts["calls_failed"] == 1
+    assert [record.message for record in caplog.records] == ["call no longer heard"]
+
+
+def test_a_call_that_left_is_not_judged():
+    cadence, callers, _ = cadence_with(1, 1)
+    cadence.forget(callers[0])
+    asyncio.run(cadence.beat())
+    assert [len(caller.heard) for caller in callers] == [0, 1]
