@@ -1,6 +1,7 @@
 """A whole deployment for the tests that need one: five processes and a bus, on free ports."""
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,17 +34,8 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(request):
+def deployment():
     one = Deployment()
     yield one
-    failed = getattr(request.node, "failed", False)
-    if failed:
-        print("\n".join(one.lines[-200:]))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.failed:
-        item.failed = True
-    return report
+    # Shown by pytest when the test fails.
+    sys.stderr.write("\n".join(one.lines[-300:]))

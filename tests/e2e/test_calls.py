@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -23,8 +24,7 @@ def target(dev, agent: str | None = None) -> Target:
 
 def explain(results: list[CallResult]) -> str:
     return "\n".join(
-        f"{r.call} ended_by={r.ended_by} problem={r.problem}: "
-        + "; ".join(f"{v}" for v in r.verdicts if not v.met)
+        f"{r.call} ended_by={r.ended_by} problem={r.problem}: " + "; ".join(f"{v}" for v in r.verdicts if not v.passed)
         for r in results
         if not r.passed
     )
@@ -123,10 +123,6 @@ def test_a_worker_that_dies_costs_the_call_no_word(deployment):
 
 async def holders(dev) -> list:
     """Return the stt processes that hold a call, those with one first."""
-    import httpx
-
     async with httpx.AsyncClient() as client:
         pages = [(await client.get(f"http://127.0.0.1:{child.port}/stats")).text for child in dev.processes("stt")]
     return [child for child, page in zip(dev.processes("stt"), pages, strict=True) if "frames" in page]
-
-

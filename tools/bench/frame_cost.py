@@ -41,6 +41,7 @@ from trunkline.proto.frame import (
     unpack_audio,
     unpack_media,
 )
+from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
 from trunkline.stt.vad import VoiceDetector
 from trunkline.testing.nats_server import run_nats
 
@@ -76,6 +77,11 @@ def timed(what: str, once: Callable[[], object], frames: float = 1.0, rounds: in
     return Row(what, float(p50), float(p95), float(p999))
 
 
+def frame_of(pcm: bytes, seq: int = 7) -> MediaFrame:
+    """Return a media frame."""
+    return MediaFrame(Codec.PCM16, 8000, 0, Epoch(1), Seq(seq), 1, pcm)
+
+
 def hops() -> list[Row]:
     """Time what each hop does with a frame, without the bus."""
     payload = bytes(range(160))
@@ -100,8 +106,10 @@ def hops() -> list[Row]:
     media |= {"sequenceNumber": "2"}
     media["media"] |= {"track": "inbound", "chunk": "1", "timestamp": "20"}
     text = json.dumps(media)
-    frame = pack_media(MediaFrame(Codec.PCM16, 8000, 0, 1, 7, 1, pcm))
-    chunk = pack_audio(AudioChunk(Codec.PCM16, 8000, 0, 1, 7, 1, 1, 1, pcm * FRAMES_PER_CHUNK))
+    frame = pack_media(frame_of(pcm))
+    chunk = pack_audio(
+        AudioChunk(Codec.PCM16, 8000, 0, Epoch(1), Seq(7), 1, Generation(1), UtteranceId(1), pcm * FRAMES_PER_CHUNK)
+    )
 
     def chunk_in() -> str:
         return stream.media(pcm16_to_mulaw(unpack_audio(chunk).payload))
@@ -109,7 +117,7 @@ def hops() -> list[Row]:
     rows = [
         timed("edge: Twilio JSON + base64", lambda: stream.receive(text)),
         timed("edge: μ-law to PCM16", lambda: mulaw_to_pcm16(payload)),
-        timed("edge: header", lambda: pack_media(MediaFrame(Codec.PCM16, 8000, 0, 1, 7, 1, pcm))),
+        timed("edge: header", lambda: pack_media(frame_of(pcm))),
         timed("stt: header", lambda: unpack_media(frame)),
         timed("edge: chunk of 160 ms to Twilio JSON, per frame", chunk_in, FRAMES_PER_CHUNK),
     ]
@@ -117,14 +125,11 @@ def hops() -> list[Row]:
     row_numbers = [detector.join() for _ in range(100)]
     block = bytes(512)
     for batch in (1, 20, 100):
-        rows.append(
-            timed(
-                f"stt: voice detector, batch of {batch}, per 20 ms",
-                lambda n=batch: detector.probabilities(row_numbers[:n], [block] * n),
-                batch * 1.6,
-                300,
-            )
-        )
+
+        def judge(n: int = batch) -> list[float]:
+            return detector.probabilities(row_numbers[:n], [block] * n)
+
+        rows += [timed(f"stt: voice detector, batch of {batch}, per 20 ms", judge, batch * 1.6, 300)]
     return rows
 
 
@@ -172,8 +177,7 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
     due, sent = loop.time(), 0
     while sent < calls * seconds / _TICK_S:
         for call in range(calls):
-            frame = MediaFrame(Codec.PCM16, 8000, 0, 1, sent, 1, pcm)
-            await bus.media.publish_frame(f"media.bench.c{call}", pack_media(frame))
+            await bus.media.publish_frame(f"media.bench.c{call}", pack_media(frame_of(pcm, sent)))
             sent += 1
         due += _TICK_S
         await asyncio.sleep(max(0.0, due - loop.time()))

@@ -126,7 +126,8 @@ def test_a_permanent_failure_ends_the_process_with_code_1():
 def test_a_wrong_setting_ends_the_process_with_code_2_and_names_it():
     with service(TRUNKLINE_ECHO_DRAIN_TAKES_S="soon") as echo:
         assert echo.process.wait(10) == 2
-        assert "TRUNKLINE_ECHO_DRAIN_TAKES_S='soon' is wrong; expected a number, at least 0" in echo.process.stderr.read()
+        told = echo.process.stderr.read()
+        assert "TRUNKLINE_ECHO_DRAIN_TAKES_S='soon' is wrong; expected a number, at least 0" in told
 
 
 def test_a_taken_port_is_told_with_the_setting_to_change():

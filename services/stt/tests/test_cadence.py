@@ -43,6 +43,7 @@ class Caller:
         return Block(256 * len(self.heard), bytes(BLOCK_BYTES))
 
     def judged(self, block, probability):
+        assert 0 <= probability <= 1
         self.heard.append(block.position)
         if self._bad:
             raise RuntimeError("trouble with this call")

@@ -95,8 +95,8 @@ def draw_row(page: Page, row: Row, report: Report, scale: float) -> None:
     for tool in report.tools:
         if row.holds(tool.called_ms):
             others = [other.called_ms for other in report.tools] + [cut.at_ms for cut in report.interrupts]
-            after = [row.x(at_ms) for at_ms in others if row.holds(at_ms) and at_ms > tool.called_ms]
-            _tool(page, row, tool, min(after, default=RIGHT_PX + _BARGE_IN_PX) - _BARGE_IN_PX - 6)
+            later = [row.x(at_ms) for at_ms in others if row.holds(at_ms) and at_ms > tool.called_ms]
+            _tool(page, row, tool, min(later, default=RIGHT_PX + _BARGE_IN_PX) - _BARGE_IN_PX - 6)
     for cut in report.interrupts:
         _barge_in(page, row, cut)
 
@@ -131,6 +131,8 @@ def _agent_words(page: Page, row: Row, turn: Turn, limit_ms: float) -> None:
     for number, sentence in enumerate(heard):
         if row.holds(sentence.starts_ms):
             room_ms = heard[number + 1].starts_ms if number + 1 < len(heard) else limit_ms
+            if sentence.unheard_ms > 0:
+                room_ms = sentence.ends_ms  # what was never heard stands behind it
             span_ms = (sentence.starts_ms, sentence.ends_ms)
             lines = _fit(split_at_cut(sentence)[0], row, span_ms, room_ms)
             _put(page, row, lines, span_ms, row.top_px + layout.TEXT_DOWN + 10)

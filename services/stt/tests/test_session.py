@@ -1,0 +1,242 @@
+"""One call with a scripted detector and provider: what is told, in which order, with which times."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from trunkline.proto.agent import Agent, TurnTaking
+from trunkline.proto.frame import Codec, MediaFrame, pack_media
+from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechStarted, TurnEnded
+from trunkline.runtime.clock import SYSTEM
+from trunkline.stt.cadence import Cadence
+from trunkline.stt.metrics import SttMetrics
+from trunkline.stt.provider import Failed, Final, Partial, SttCapabilities
+from trunkline.stt.session import CallHearing, Surroundings
+from trunkline.stt.settings import SttSettings
+from trunkline.stt.vad import VoiceDetector
+
+pytestmark = pytest.mark.unit
+
+T0_US = 1_700_000_000_000_000
+TURNS = TurnTaking(endpoint_silence_ms=320)
+
+
+class Collected:
+    """Takes the place of the bus."""
+
+    def __init__(self):
+        self.messages = []
+
+    def put(self, subject, message):
+        assert subject == "call.c.speech"
+        self.messages.append(message)
+
+    async def flush(self):
+        pass
+
+
+class Ear:
+    """A stream that notes what it is given."""
+
+    def __init__(self):
+        self.calls = []
+        self.pcm = b""
+
+    def begin(self, utterance):
+        self.calls.append(("begin", utterance))
+        self.pcm = b""
+
+    def push(self, pcm, *, voiced):
+        assert isinstance(voiced, bool)
+        self.pcm += pcm
+
+    def finish(self):
+        self.calls.append(("finish", len(self.pcm) // 512))
+
+    async def aclose(self):
+        self.calls.append(("close",))
+
+
+class Call:
+    def __init__(self, capabilities=None):
+        self.metrics = SttMetrics(CollectorRegistry())
+        detector = VoiceDetector(2)
+        self.outbox = Collected()
+        cadence = Cadence(detector, SYSTEM, self.metrics)
+        shared = Surroundings(detector, cadence, self.outbox, SYSTEM, self.metrics, SttSettings())
+        claim = Claim(call="c", stage="stt", epoch=4, edge="edge-a", agent=Agent(name="a", turns=TURNS))
+        self.hearing = CallHearing(claim, shared)
+        self.ear = Ear()
+        self.hearing.listen(self.ear, capabilities or SttCapabilities())
+        self.seq = 0
+
+    def hear(self, *probabilities):
+        """Deliver frames and have their blocks judged as told."""
+        for probability in probabilities:
+            while not self.hearing.ready:
+                self.frame()
+            self.hearing.judged(self.hearing.block(), probability)
+
+    def frame(self, epoch=4, payload=b"\1\0" * 160):
+        frame = MediaFrame(Codec.PCM16, 8_000, 0, epoch, self.seq, T0_US + self.seq * 20_000, payload)
+        self.hearing.on_frame(pack_media(frame))
+        self.seq += epoch == 4
+
+    @property
+    def told(self):
+        return [type(message) for message in self.outbox.messages]
+
+
+def in_loop(story):
+    async def run():
+        call = Call()
+        story(call)
+        await call.hearing.close("done")
+
+    asyncio.run(run())
+
+
+SPEECH = [0.0] * 20 + [0.9] * 10 + [0.0] * 10
+
+
+def test_an_utterance_is_told_as_it_begins_and_when_its_words_stand():
+    def story(call):
+        call.hear(*SPEECH)
+        assert call.told == [SpeechStarted]
+        call.hearing.on_heard(Final(32, "yes please", 0.5))
+        started, final, ended = call.outbox.messages
+        # Block 20 begins in frame 32; block 29 ends in frame 47.
+        onset_at, offset_at = (T0_US + 32 * 20_000) / 1e6, (T0_US + 47 * 20_000) / 1e6
+        assert started == SpeechStarted(epoch=4, utterance=32, onset_at=onset_at)
+        assert isinstance(final, FinalTranscript)
+        assert (final.text, final.onset_at, final.offset_at) == ("yes please", onset_at, offset_at)
+        assert final.committed == 47
+        assert final.confidence == 0.5
+        assert isinstance(ended, TurnEnded)
+        assert ended.speech_ended_at == offset_at
+        assert ended.speech_ended_at < ended.endpoint_at <= ended.final_at
+
+    in_loop(story)
+
+
+def test_the_recogniser_gets_300_ms_before_the_onset_and_the_silence_after():
+    def story(call):
+        call.hear(*SPEECH)
+        assert call.ear.calls == [("begin", 32), ("finish", 9 + 10 + 10)]
+
+    in_loop(story)
+
+
+def test_what_was_heard_once_is_not_handed_over_again():
+    def story(call):
+        # 30 s of voice are cut, and go on without a pause.
+        call.hear(*[0.9] * 1_000)
+        assert call.ear.calls[:3] == [("begin", 0), ("finish", 938), ("begin", 1_500)]
+        assert len(call.ear.pcm) // 512 == 1_000 - 938
+
+    in_loop(story)
+
+
+def test_a_provider_that_wants_everything_gets_everything():
+    async def run():
+        call = Call(SttCapabilities(needs_vad_segments=False))
+        call.hear(*[0.0] * 7)
+        assert len(call.ear.pcm) == 7 * 512
+        assert call.ear.calls == []
+
+    asyncio.run(run())
+
+
+def test_sound_without_words_ends_the_turn_without_a_final():
+    def story(call):
+        call.hear(*SPEECH)
+        call.hearing.on_heard(Final(32, ""))
+        assert call.told == [SpeechStarted, TurnEnded]
+
+    in_loop(story)
+
+
+def test_a_provider_that_fails_ends_the_turn_without_a_final_and_is_counted():
+    def story(call):
+        call.hear(*SPEECH)
+        call.hearing.on_heard(Failed(32, "the line to the provider broke"))
+        call.hearing.on_heard(Final(32, "too late"))
+        assert call.told == [SpeechStarted, TurnEnded]
+        assert call.metrics.counts["finals_missing"] == 1
+        assert call.metrics.counts["words_late"] == 1
+
+    in_loop(story)
+
+
+def test_partials_are_told_when_they_say_something_new():
+    def story(call):
+        call.hear(*SPEECH[:25])
+        for text in ("yes", "yes", "", "yes please"):
+            call.hearing.on_heard(Partial(32, text))
+        assert [m.text for m in call.outbox.messages if isinstance(m, PartialTranscript)] == ["yes", "yes please"]
+
+    in_loop(story)
+
+
+def test_utterances_are_told_in_the_order_in_which_they_were_spoken():
+    def story(call):
+        call.hear(*SPEECH, *SPEECH)
+        assert call.told == [SpeechStarted, SpeechStarted]
+        second = call.outbox.messages[1].utterance
+        call.hearing.on_heard(Final(second, "two"))
+        assert len(call.told) == 2
+        call.hearing.on_heard(Final(32, "one"))
+        assert [m.text for m in call.outbox.messages if isinstance(m, FinalTranscript)] == ["one", "two"]
+        assert call.told[2:] == [FinalTranscript, TurnEnded, FinalTranscript, TurnEnded]
+
+    in_loop(story)
+
+
+def test_malformed_frames_are_counted_and_logged_once(caplog):
+    def story(call):
+        for _ in range(3):
+            call.hearing.on_frame(b"not a frame")
+        assert call.metrics.frames["malformed"] == 3
+        assert [record.message for record in caplog.records] == ["malformed frame; further ones are counted only"]
+        call.hear(*SPEECH)
+        assert call.told == [SpeechStarted]
+
+    in_loop(story)
+
+
+def test_frames_of_another_epoch_and_gaps_are_counted():
+    def story(call):
+        call.frame(epoch=3)
+        call.frame()
+        call.seq += 5
+        call.frame()
+        assert call.metrics.frames == {"fenced": 1, "kept": 2, "missing": 5}
+
+    in_loop(story)
+
+
+def test_a_stream_that_breaks_off_ends_the_utterance():
+    def story(call):
+        call.hear(*SPEECH[:25])
+        call.seq += 1_000
+        call.frame()
+        assert call.ear.calls[-1][0] == "finish"
+
+    in_loop(story)
+
+
+def test_after_the_close_nothing_is_told():
+    def story(call):
+        call.hear(*SPEECH)
+
+    async def run():
+        call = Call()
+        story(call)
+        await call.hearing.close("call-ended")
+        await call.hearing.close("again")
+        call.hearing.on_heard(Final(32, "yes"))
+        assert call.told == [SpeechStarted]
+        assert call.ear.calls.count(("close",)) == 1
+
+    asyncio.run(run())
