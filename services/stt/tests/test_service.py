@@ -247,16 +247,15 @@ def test_a_call_that_cannot_be_served_is_refused_for_good_and_leaves_no_trace(na
 
 def test_a_call_claimed_again_is_heard_in_its_new_epoch_only(nats_url, voice):
     async def run():
-        async with serving(nats_url, warm="", capacity=1) as (service, edge):
+        async with serving(nats_url, warm="", capacity=2) as (service, edge):
             caller = await edge.call(BENCH)
-            again = await edge.claim(BENCH, caller.call, 2)
-            # Full, so it is out of the group only once it has answered; either way the call has one owner.
-            if isinstance(again, Claimed):
-                await caller.speak(voice.say("yes"), fast=True)
-                assert service._metrics.frames["fenced"] > 0
-                caller.epoch = 2
+            assert isinstance(await edge.claim(BENCH, caller.call, 2), Claimed)
+            await caller.speak(voice.say("yes"), fast=True)
+            caller.epoch = 2
             await caller.speak(voice.say("yes"), fast=True)
             await caller.turns(1)
-            assert {message.epoch for message in caller.told} == {caller.epoch}
+            assert {message.epoch for message in caller.told} == {2}
+            assert service._metrics.frames["fenced"] == len(voice.say("yes")) // 320
+            assert service.worker.calls == 1
 
     asyncio.run(run())

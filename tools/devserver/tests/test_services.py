@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.call import Target, find_scenario, place_call
 from trunkline.devserver import whereabouts
 from trunkline.devserver.devserver import run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.probe import why_not_ready
-from trunkline.devserver.settings import Plan
+from trunkline.devserver.settings import Plan, find_agents
 
 pytestmark = pytest.mark.integration
 
@@ -71,8 +72,22 @@ def test_one_that_is_killed_comes_back_and_one_with_new_code_takes_over(environ)
             await dev.relieve("edge")
             (new,) = dev.processes("edge")
             assert new.pid != old.pid
-            assert await why_not_ready(dev.port) is None
             await asyncio.wait_for(old.wait(), 15)
             assert await why_not_ready(dev.port) is None
 
     asyncio.run(live())
+
+
+def test_a_live_call_goes_on_while_every_service_gets_new_code(environ):
+    async def live():
+        plan = Plan(port=0, note=False, environ=environ, agents=find_agents(Path(__file__).parent))
+        async with run_dev(plan, Journal(lambda _: None, ["events"], colour=False)) as dev:
+            target = Target(url=dev.edge_url, agent="bench", nats_url=dev.nats_url)
+            call = asyncio.create_task(place_call(target, find_scenario("barge-in")))
+            await asyncio.sleep(1.0)
+            for name in ("edge", "stt", "brain", "tts"):
+                await dev.relieve(name)
+            return await call
+
+    result = asyncio.run(live())
+    assert result.passed, result.verdicts

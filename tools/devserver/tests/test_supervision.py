@@ -35,6 +35,7 @@ def environ(tmp_path):
         "PYTHONPATH": str(STANDINS),
         "STANDIN_DIR": str(tmp_path),
         "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "TMPDIR": str(tmp_path),
     }
 
 
@@ -291,6 +292,25 @@ def test_kill_9_of_the_command_leaves_no_process(environ):
         started = descendants(process.pid)
         process.kill()
         assert until_gone(started)
+
+
+def test_what_a_killed_command_left_is_swept_by_the_next(environ, tmp_path):
+    def folders():
+        return sorted(path.name for path in tmp_path.glob("trunkline-dev-*"))
+
+    with start_command(environ, "0") as killed:
+        read_until(killed, "Ctrl-C stops all")
+        killed.kill()
+    (left,) = folders()
+    with start_command(environ, "0") as other, start_command(environ, "0") as process:
+        for one in (other, process):
+            read_until(one, "Ctrl-C stops all")
+        assert left not in folders()
+        assert len(folders()) == 2
+        for one in (other, process):
+            one.send_signal(signal.SIGTERM)
+            one.stdout.read()
+    assert folders() == []
 
 
 def test_a_second_ctrl_c_does_not_wait_for_calls(environ, tmp_path):

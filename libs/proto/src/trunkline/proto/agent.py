@@ -133,7 +133,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_duration_s: Annotated[float, Meta(gt=0, le=14_400)] = 1_800.0
     max_tool_calls_per_turn: Annotated[int, Meta(ge=0, le=32)] = 8
-    max_turns: Annotated[int, Meta(ge=1, le=1_000)] = 200
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from trunkline.demo.live import Stage
-from trunkline.runtime.clock import SYSTEM
-
 INTERRUPTED = 130
 
 _EPILOG = """\
@@ -28,15 +25,15 @@ exit code: 0 the call was all it should be, 1 it was not, 2 it could not be plac
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; return its exit code."""
     options = _parser().parse_args(argv)
-    stage = Stage(Console(highlight=False), SYSTEM.monotonic)
-    stage.say("Trunkline: a phone call from end to end, all of it on this machine", "bold")
-    # Brings in NumPy, models and an HTTP client: whoever waits should have something to read by now.
+    console = Console(highlight=False)
+    console.print("Trunkline: a phone call from end to end, all of it on this machine", style="bold")
+    # Brings in NumPy, an HTTP client and more: whoever waits should have something to read by now.
     from trunkline.demo.run import run_demo  # noqa: PLC0415
 
     try:
-        return asyncio.run(run_demo(stage, options.out, options.scenario, os.environ))
+        return asyncio.run(run_demo(console, options.out, options.scenario, os.environ))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        stage.say("interrupted; everything is stopped", "yellow")
+        console.print("interrupted; everything is stopped", style="yellow")
         return INTERRUPTED
 
 

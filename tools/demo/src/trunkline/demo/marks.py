@@ -45,19 +45,21 @@ _WIDER: Final = 1.25
 
 
 def pauses_of(report: Report) -> list[float]:
-    """Return where nobody speaks, a moment before somebody does: a latency bar stays with the words before it."""
-    spoken: list[tuple[int, int]] = []
+    """Return where a row may end: nobody speaks, the agent spoke last, and somebody is about to.
+
+    The pause after the caller's words is none: it is what a latency bar explains, and stays with it.
+    """
+    sounds = [(t.caller.onset_ms, t.caller.offset_ms, True) for t in report.turns if t.caller is not None]
     for turn in report.turns:
-        if turn.caller is not None:
-            spoken.append((turn.caller.onset_ms, turn.caller.offset_ms))
         if turn.agent is not None:
-            spoken.extend((sentence.starts_ms, sentence.ends_ms) for sentence in turn.agent.sentences)
+            sounds.extend((sentence.starts_ms, sentence.ends_ms, False) for sentence in turn.agent.sentences)
     pauses = []
-    until = 0
-    for begin, end in sorted(spoken):
-        if begin - until >= _LEAST_PAUSE_MS:
+    until, caller_was_last = 0, False
+    for begin, end, caller in sorted(sounds):
+        if begin - until >= _LEAST_PAUSE_MS and not caller_was_last:
             pauses.append(float(begin - 120))
-        until = max(until, end)
+        if end >= until:
+            until, caller_was_last = end, caller
     return pauses
 
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
 from rich.text import Text
 
 from trunkline.audio import wav
@@ -23,18 +24,20 @@ from trunkline.devserver.devserver import run_dev
 from trunkline.devserver.errors import DevError, StartFailed
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan, find_agents
+from trunkline.runtime.clock import SYSTEM
 from trunkline.testing.errors import CallFailed
 
 PASSED, FAILED, BROKEN = 0, 1, 2
 _OURS = ("call.wav", "report.json", "timeline.png", "services.log")
 
 
-async def run_demo(stage: Stage, folder: Path, scenario_file: Path | None, environ: Mapping[str, str]) -> int:
+async def run_demo(console: Console, folder: Path, scenario_file: Path | None, environ: Mapping[str, str]) -> int:
     """Run the demo and return its exit code.
 
     Raises:
         asyncio.CancelledError: a signal asked to stop; everything is stopped.
     """
+    stage = Stage(console, SYSTEM.monotonic)
     task = asyncio.current_task()
     if task is not None:
         for number in (signal.SIGTERM, signal.SIGHUP):

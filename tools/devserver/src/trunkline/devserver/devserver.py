@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from watchfiles import awatch
 from trunkline.devserver import ports, whereabouts
 from trunkline.devserver.child import Child
 from trunkline.devserver.errors import BusFailed, PortTaken
+from trunkline.devserver.folder import temporary_folder
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.post import Post
 from trunkline.devserver.reload import concerned, watched
@@ -152,7 +152,7 @@ async def run_dev(plan: Plan, journal: Journal) -> AsyncIterator[Devserver]:
     """
     port = choose_port(plan, journal)
     with contextlib.ExitStack() as stack:
-        data = plan.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-dev-")))
+        data = plan.data or stack.enter_context(temporary_folder())
         data = data.resolve()
         data.mkdir(parents=True, exist_ok=True)
         nats_url = plan.nats_url or stack.enter_context(_embedded_nats(data / "nats"))

@@ -27,7 +27,7 @@ _NICENESS: Final = 5
 """Words may come a little later; the worker's loop, which hears every call, may not."""
 _SCORE_SCALE: Final = 1_024
 """pocketsphinx's grammar search shifts acoustic scores right by ten bits."""
-_FLOOR: Final = -5.6
+_FLOOR: Final = -6.4
 """Mean acoustic score per frame of the words below which they are not believed (see `local`)."""
 
 

@@ -2,8 +2,9 @@
 
 It hears what the grammar foresees, over a telephone line, and little else. Free dictation is not among its abilities,
 so an agent without `stt.grammar` is refused. What a caller says that is not in the grammar is still bent into it where
-it can be: a floor on the acoustic score turns about three in four such utterances into no words, at the price of two in a
-hundred good ones (five synthetic voices, two grammars); the others come out as something nobody said. Noise that the voice detector lets pass fares alike.
+it can be: a floor on the acoustic score turns two in five such utterances into no words, at the price of none of 180
+good ones (five synthetic voices, two grammars); the others come out as something nobody said. A stricter floor would
+turn away callers whose vowels are not American.
 
 Partials are decoded anew from the beginning of the utterance, every 400 ms of it, while a decoder has nothing better to
 do; finals go first. When the caller has been silent for 160 ms the utterance is decoded as if it were over, so that its

@@ -25,6 +25,7 @@ _START_S: Final = 30.0
 _ANSWER_S: Final = 10.0
 """A decoder that takes longer is hung: 30 s of speech take 3."""
 _RESTART_S: Final = 0.5
+_START_AGAIN_S: Final = 5.0
 _ANSWERS: Final = msgspec.msgpack.Decoder(Answer)
 
 Answering = asyncio.Future[Answer]
@@ -40,7 +41,7 @@ class Rank(IntEnum):
 
 
 class DecoderPool:
-    """`size` decoder processes. Start it before use."""
+    """`size` decoder processes. Made in the event loop; start it before use."""
 
     def __init__(self, size: int) -> None:
         self.size: Final = size
@@ -48,19 +49,16 @@ class DecoderPool:
         self._count = itertools.count()
         self._busy = 0
         self._keepers: list[asyncio.Task[None]] = []
-        self._started: asyncio.Future[None] | None = None
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """Start the processes; return when the first can answer.
 
         Raises:
-            Unavailable: it ended instead.
+            Unavailable: it ended instead. It is tried again by itself; a later `start` tells how that went.
         """
-        if self._started is None:
-            self._started = asyncio.get_running_loop().create_future()
-            self._keepers = [
-                asyncio.create_task(self._keep(self._started), name=f"decoder-{n}") for n in range(self.size)
-            ]
+        if not self._keepers:
+            self._keepers = [asyncio.create_task(self._keep(), name=f"decoder-{n}") for n in range(self.size)]
         try:
             async with asyncio.timeout(_START_S):
                 await asyncio.shield(self._started)
@@ -87,9 +85,10 @@ class DecoderPool:
         self._waiting.put_nowait((rank, next(self._count), question, answering))
         return answering
 
-    async def _keep(self, started: asyncio.Future[None]) -> None:
+    async def _keep(self) -> None:
         """Keep one process running."""
         while True:
+            answered = False
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -99,19 +98,25 @@ class DecoderPool:
                 start_new_session=True,  # a Ctrl-C on the terminal is for the worker, which ends it in its own time
             )
             try:
-                await self._feed(process, started)
+                await _answer(process, _START_S)
+                answered = True
+                if not self._started.done():
+                    self._started.set_result(None)
+                await self._feed(process)
             except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
                 log.error("decoder ended; starting another", extra={"problem": repr(error)})  # noqa: TRY400 - expected
-                if not started.done():
-                    started.set_exception(Unavailable("the decoder process ended while starting"))
+                if not self._started.done():
+                    self._fail_start()
             finally:
                 await _end(process)
-            await asyncio.sleep(_RESTART_S)
+            await asyncio.sleep(_RESTART_S if answered else _START_AGAIN_S)
 
-    async def _feed(self, process: asyncio.subprocess.Process, started: asyncio.Future[None]) -> None:
-        await _answer(process, _START_S)
-        if not started.done():
-            started.set_result(None)
+    def _fail_start(self) -> None:
+        failed, self._started = self._started, asyncio.get_running_loop().create_future()
+        failed.set_exception(Unavailable("the decoder process ended while starting; its last words are in the log"))
+        failed.exception()  # seen: it need not have been awaited
+
+    async def _feed(self, process: asyncio.subprocess.Process) -> None:
         while True:
             _, _, question, answering = await self._waiting.get()
             if answering.done():
