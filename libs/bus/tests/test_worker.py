@@ -42,11 +42,14 @@ class Stage:
     def __init__(self, bus: Bus, capacity: int) -> None:
         self.bus = bus
         self.opened: dict[CallId, Session] = {}
+        self.slow = asyncio.Event()
         self.worker = Worker(bus, stage="stt", worker=new_worker_id("stt"), capacity=capacity, open_call=self.open_call)
 
     async def open_call(self, claim: Claim) -> Session:
         if claim.agent.name == "broken":
             raise Unservable("stt.grammar: no such grammar")
+        if claim.agent.name == "slow":
+            await self.slow.wait()
         self.opened[claim.call] = Session()
         return self.opened[claim.call]
 
@@ -141,6 +144,20 @@ def test_a_higher_epoch_takes_the_call_over_and_a_lower_one_is_refused(url):
         assert isinstance(await one.ask(claim_of("a", epoch=3)), Claimed)
         assert first.closed == "claimed-again"
         assert one.worker.calls == 1
+
+    run(url, story)
+
+
+def test_claims_that_overtake_each_other_leave_the_highest_epoch(url):
+    async def story(one: Stage) -> None:
+        asked = [asyncio.create_task(one.ask(claim_of("a", epoch, agent="slow"))) for epoch in (1, 2, 3)]
+        await one.bus.flush()
+        one.slow.set()
+        replies = await asyncio.gather(*asked)
+        assert isinstance(replies[2], Claimed)
+        assert one.worker.calls == 1
+        assert not (await one.release(claim_of("a", epoch=2))).known
+        assert (await one.release(claim_of("a", epoch=3))).known
 
     run(url, story)
 

@@ -65,7 +65,9 @@ class Dialogue:
     def run(self, name: str, arguments: dict[str, str]) -> None:
         tool_call = ToolCallId(f"tool-{len(self.history)}")
         info = ToolCallInfo(call=CallId(self.call), turn=TurnId(1), tool_call=tool_call)
-        result = self.diary.book(info, **arguments) if name == "book_table" else self.diary.check(self.call, **arguments)
+        result = (
+            self.diary.book(info, **arguments) if name == "book_table" else self.diary.check(self.call, **arguments)
+        )
         self.tools_run.append(name)
         self.history.append(ToolAsked(tool_call=tool_call, name=name, arguments=json.dumps(arguments)))
         self.history.append(ToolAnswered(tool_call=tool_call, name=name, result=json.dumps(result)))
@@ -101,7 +103,9 @@ def test_a_full_time_is_answered_with_another() -> None:
     said = call.caller("a table for two on friday at eight o'clock please")
     assert said == "Let me see. I am afraid we are full on Friday at eight o'clock. How about half past eight?"
     said = call.caller("yes please")
-    assert said == "Let me see. Yes, we have a table for two on Friday at half past eight. What name may I put it under?"
+    assert (
+        said == "Let me see. Yes, we have a table for two on Friday at half past eight. What name may I put it under?"
+    )
     assert "under the name Smith" in call.caller("smith please")
     assert "booked" in call.caller("exactly")
     assert call.diary.bookings()[0].minute == 20 * 60 + 30
@@ -214,3 +218,14 @@ def test_a_worker_that_takes_over_answers_the_same() -> None:
             case ToolAsked(name=name):
                 assert reply.tool is not None
                 assert reply.tool.name == name
+
+
+def test_the_demo_s_caller_changes_her_mind_over_the_agent() -> None:
+    call = Dialogue()
+    call.caller("hello i would like to book a table for four people please")
+    call.caller("on friday evening at half past seven", heard=0.5)
+    assert "Yes, we have a table for five on Friday at half past seven." in call.caller("no wait make it five people")
+    call.caller("my name is anna miller")
+    assert "it is booked" in call.caller("yes that would be great")
+    assert call.caller("no that's all thank you goodbye").endswith("Goodbye! [END_CALL]")
+    assert call.tools_run == ["check_table", "check_table", "book_table"]

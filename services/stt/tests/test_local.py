@@ -16,7 +16,7 @@ from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.proto.agent import Stt
 from trunkline.stt.errors import Misconfigured, Unavailable
 from trunkline.stt.provider import Final, Partial
-from trunkline.stt.providers.decoder import Question
+from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.local import LocalProvider
 from trunkline.stt.providers.pool import DecoderPool, Rank
 
@@ -127,6 +127,20 @@ def test_what_cannot_be_heard_is_refused_with_the_setting(stt, problem):
     asyncio.run(run())
 
 
+def test_the_automaton_follows_the_claim_and_finds_the_same_words(voice, grammar):
+    async def run():
+        async with provider() as local:
+            pcm = voice.say("a table for four people please", "en-us", 300, 600)
+            at_once = (await heard_in(local, grammar, pcm))[-1]
+            async with asyncio.timeout(10):
+                while not local._grammars[grammar].automaton:
+                    await asyncio.sleep(0.01)
+            later = (await heard_in(local, grammar, pcm))[-1]
+        assert at_once == later == Final(7, "a table for four people please")
+
+    asyncio.run(run())
+
+
 def test_more_grammars_than_are_cached_are_served_all_the_same():
     async def run():
         async with provider(1) as local:
@@ -142,7 +156,7 @@ def test_a_decoder_that_dies_fails_its_question_and_is_replaced(grammar, voice):
         pool = DecoderPool(1)
         await pool.start()
         try:
-            question = Question(grammar, voice.say("yes please"))
+            question = Question(Want.WORDS, grammar, voice.say("yes please"))
             lost = pool.ask(Rank.FINAL, question)
             while pool.spare:
                 await asyncio.sleep(0)
@@ -162,7 +176,7 @@ def test_finals_go_before_partials_and_one_decoder_is_kept_for_them(grammar, voi
     async def run():
         pool = DecoderPool(1)
         await pool.start()
-        question = Question(grammar, voice.say("yes please"))
+        question = Question(Want.WORDS, grammar, voice.say("yes please"))
         order = []
         asked = [pool.ask(rank, question) for rank in (Rank.PARTIAL, Rank.EARLY, Rank.FINAL, Rank.CHECK)]
         for rank, answering in zip(("partial", "early", "final", "check"), asked, strict=True):

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.errors import Unservable
@@ -60,6 +61,7 @@ class Worker:
         self._stage = stage
         self._open_call = open_call
         self._held: dict[CallId, _Held] = {}
+        self._claiming: WeakValueDictionary[CallId, asyncio.Lock] = WeakValueDictionary()
         self._opening = 0
         self._draining = False
         self._group: Subscription | None = None
@@ -122,6 +124,12 @@ class Worker:
             self.counts["claims_malformed"] += 1
             log.warning("claim refused: malformed", extra={"error": str(error)})
             return Refused(worker=self.worker, reason=f"malformed claim: {error}", retry=False)
+        lock = self._claiming.setdefault(claim.call, asyncio.Lock())
+        async with lock:
+            return await self._take(claim)
+
+    async def _take(self, claim: Claim) -> ClaimReply:
+        """Open the call, unless it is held in as high an epoch. One at a time per call: the edge may ask again early."""
         held = self._held.get(claim.call)
         if held is not None and held.claim.epoch >= claim.epoch:
             return self._refuse(claim, f"held here already in epoch {held.claim.epoch}", retry=True)

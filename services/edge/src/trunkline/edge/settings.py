@@ -35,7 +35,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Calls at once; further ones are refused with close code 1013."""
     start_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
     """A socket on which no stream has begun by then is closed."""
-    claim_timeout_ms: Annotated[int, Meta(ge=20, le=5_000)] = 250
+    claim_timeout_ms: Annotated[int, Meta(ge=20, le=5_000)] = 500
+    """How long a worker may take to answer a claim, before another is asked."""
     replay_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000
     """Caller audio kept for a worker that takes over."""
     unsent_bytes: Annotated[int, Meta(ge=16_384, le=2**26)] = 2**20

@@ -1,6 +1,7 @@
 """What the timeline writes over and under the sound: words, partials, barge-ins, tools, latency."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -98,7 +99,7 @@ def draw_row(page: Page, row: Row, report: Report, scale: float) -> None:
         if row.holds(tool.called_ms):
             others = [other.called_ms for other in report.tools] + [cut.at_ms for cut in report.interrupts]
             later = [row.x(at_ms) for at_ms in others if row.holds(at_ms) and at_ms > tool.called_ms]
-            _tool(page, row, tool, min(later, default=RIGHT_PX + _BARGE_IN_PX) - _BARGE_IN_PX - 6)
+            _tool(page, row, tool, min(later, default=math.inf) - _BARGE_IN_PX - 6)
     for cut in report.interrupts:
         _barge_in(page, row, cut)
 
@@ -156,7 +157,7 @@ def _unheard(page: Page, row: Row, turn: Turn, limit_ms: float) -> None:
     page.box(x, top, end - x, layout.WAVE_PX - 16, Fill(colour=CUT, alpha=0.06))
     page.box(x, top, end - x, layout.WAVE_PX - 16, Fill(colour="none", edge=CUT, alpha=0.32, hatch="/////"))
     text = " ".join(split_at_cut(sentence)[1] for sentence in lost)
-    for number, line in enumerate(wrapped(text, max(end - x, 170), _UNHEARD, _MOST_LINES)):
+    for number, line in enumerate(wrapped(text, max(end - x - 12, 160), _UNHEARD, _MOST_LINES)):
         page.text(x + 3, row.top_px + layout.TEXT_DOWN + 10 + number * 12, line, _UNHEARD)
 
 

@@ -26,9 +26,9 @@ SLOT: Final = 30
 LARGEST_PARTY: Final = 8
 KEPT_BOOKINGS: Final = 20
 KEPT_ANSWERS: Final = 1_000
-SEATS: Final = KEPT_BOOKINGS * LARGEST_PARTY
-"""Arrivals per slot. As many as all kept bookings together, so that no number of demo calls fills the house; what is
-full is full because of `REGULARS`."""
+SEATS: Final = (KEPT_BOOKINGS + 1) * LARGEST_PARTY
+"""Arrivals per slot. Room for all bookings that are kept and one more, so that no number of demo calls fills the house:
+what is full is full because of `REGULARS`."""
 REGULARS: Final[Mapping[tuple[str, int], int]] = {
     ("friday", 20 * 60): SEATS,
     ("saturday", 19 * 60 + 30): SEATS,

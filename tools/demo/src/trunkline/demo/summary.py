@@ -21,10 +21,10 @@ def print_summary(console: Console, report: Report, folder: Path) -> None:
     """Print all of it."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("turn", justify="right", style="dim")
-    table.add_column("the caller said", overflow="fold")
+    table.add_column("the caller said", overflow="fold", ratio=2)
     table.add_column("errors", justify="right")
-    table.add_column("answered after", justify="right")
-    table.add_column("the agent was heard to say", overflow="fold", ratio=1)
+    table.add_column("answer", justify="right")
+    table.add_column("the agent was heard to say", overflow="fold", ratio=3)
     for turn in report.turns:
         table.add_row(*_row(turn))
     console.print(table)

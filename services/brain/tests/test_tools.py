@@ -1,0 +1,168 @@
+import asyncio
+import threading
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from trunkline.brain.errors import Misconfigured, ToolFailed
+from trunkline.brain.tools import MAX_RESULT_BYTES, AgentTools, InstalledTools, ToolCallInfo
+from trunkline.proto.agent import Agent, Tool
+from trunkline.proto.ids import CallId, ToolCallId, TurnId
+
+pytestmark = pytest.mark.unit
+
+CALL = ToolCallInfo(call=CallId("call-1"), turn=TurnId(3), tool_call=ToolCallId("t3-1"))
+SCHEMA: dict[str, object] = {
+    "type": "object",
+    "required": ["party"],
+    "additionalProperties": False,
+    "properties": {"party": {"type": "integer"}, "day": {"type": ["string", "null"]}, "size": {"enum": ["s", "l"]}},
+}
+
+
+def echo(arguments: dict[str, Any], call: ToolCallInfo) -> dict[str, Any]:
+    return {**arguments, "key": call.idempotency_key, "thread": threading.current_thread() is threading.main_thread()}
+
+
+async def echo_later(arguments: dict[str, Any], call: ToolCallInfo) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return echo(arguments, call)
+
+
+def refuse(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    raise ValueError(f"no day of the week: {arguments['day']} in {call.call}")
+
+
+def crash(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    raise RuntimeError(f"password=secret {arguments} {call}")
+
+
+def exhausted(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    raise StopIteration(arguments, call)
+
+
+def long_winded(arguments: dict[str, Any], call: ToolCallInfo) -> str:
+    return "x" * (MAX_RESULT_BYTES + len(arguments) + len(call.call))
+
+
+def unsayable(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    return {"arguments": arguments, "call": call, "what": object()}
+
+
+async def never(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    return await asyncio.get_running_loop().create_future() or (arguments, call)
+
+
+RELEASE = threading.Event()
+
+
+def stuck(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    RELEASE.wait(10)
+    return arguments, call
+
+
+def installed(**functions: str) -> InstalledTools:
+    return InstalledTools([EntryPoint(name, value, "trunkline.tools") for name, value in functions.items()])
+
+
+def with_tool(
+    function: Callable[..., object], *, timeout_s: float = 5.0, schema: dict[str, object] | None = None
+) -> AgentTools:
+    tool = Tool(name="it", parameters=schema or {}, timeout_s=timeout_s)
+    return AgentTools({"it": (tool, function)}, InstalledTools([])._threads)
+
+
+def run(tools: AgentTools, arguments: str = "{}", name: str = "it") -> str:
+    return asyncio.run(tools.run(name, arguments, CALL))
+
+
+def failure(tools: AgentTools, arguments: str = "{}", name: str = "it") -> str:
+    with pytest.raises(ToolFailed) as raised:
+        run(tools, arguments, name)
+    return str(raised.value)
+
+
+def test_a_sync_tool_runs_in_a_thread_and_an_async_one_on_the_loop() -> None:
+    assert run(with_tool(echo), '{"a": 1}') == '{"a":1,"key":"call-1:3:t3-1","thread":false}'
+    assert run(with_tool(echo_later), '{"a": 1}') == '{"a":1,"key":"call-1:3:t3-1","thread":true}'
+
+
+def test_no_arguments_are_an_empty_object() -> None:
+    assert run(with_tool(lambda arguments, _: arguments), "") == "{}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("{", "The arguments are no JSON"),
+        ("[1]", "The arguments must be one JSON object."),
+        ("{}", "Arguments are missing: party."),
+        ('{"party": "four"}', "The argument party must be of type integer."),
+        ('{"party": true}', "The argument party must be of type integer."),
+        ('{"party": 4, "day": 5}', "The argument day must be of type"),
+        ('{"party": 4, "size": "m"}', "The argument size must be one of s, l."),
+        ('{"party": 4, "where": "here"}', "There are no arguments where."),
+    ],
+)
+def test_what_models_get_wrong_is_told_to_them(arguments: str, text: str) -> None:
+    assert failure(with_tool(echo, schema=SCHEMA), arguments).startswith(text)
+
+
+def test_arguments_that_fit_pass() -> None:
+    assert run(with_tool(lambda given, _: given, schema=SCHEMA), '{"party":4,"day":null}') == '{"party":4,"day":null}'
+
+
+def test_a_tool_may_refuse_its_arguments_in_words() -> None:
+    assert failure(with_tool(refuse), '{"day": "someday"}') == "it refused: no day of the week: someday in call-1"
+
+
+def test_an_unforeseen_error_is_not_repeated_to_the_model() -> None:
+    assert failure(with_tool(crash)) == "it failed unexpectedly."
+    assert failure(with_tool(exhausted)) == "it failed unexpectedly."
+    assert failure(with_tool(unsayable)) == "it failed unexpectedly."
+
+
+def test_a_result_too_long_is_a_failure() -> None:
+    assert failure(with_tool(long_winded)).startswith("The result of it is too long")
+
+
+def test_a_tool_that_takes_too_long_is_given_up_in_a_thread_or_not() -> None:
+    text = "it took longer than 0.01 s. Whether it had an effect is not known."
+    assert failure(with_tool(never, timeout_s=0.01)) == text
+    try:
+        assert failure(with_tool(stuck, timeout_s=0.01)) == text
+    finally:
+        RELEASE.set()
+
+
+def test_a_tool_the_agent_does_not_have_is_a_failure_not_a_crash() -> None:
+    assert failure(with_tool(echo), name="other") == "There is no tool 'other'. There are: it."
+
+
+def test_an_agent_s_tools_are_found_among_the_installed_ones() -> None:
+    tools = installed(length="builtins:len", other="builtins:repr")
+    assert tools.names() == ["length", "other"]
+    opened = tools.open(Agent(name="a", tools=(Tool(name="other"),)))
+    assert failure(opened, name="length") == "There is no tool 'length'. There are: other."
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("length", "gone"), "tools[1].name: no tool 'gone' is installed; installed are: broken, length"),
+        (("length", "length"), "tools[1].name: 'length' is listed twice"),
+        (("broken",), "tools[0].name: 'broken' (trunkline.nowhere:tool) cannot be imported"),
+    ],
+)
+def test_a_tool_that_cannot_be_had_is_named_by_its_place(names: tuple[str, ...], text: str) -> None:
+    agent = Agent(name="a", tools=tuple(Tool(name=name) for name in names))
+    with pytest.raises(Misconfigured) as raised:
+        installed(length="builtins:len", broken="trunkline.nowhere:tool").open(agent)
+    assert str(raised.value).startswith(text)
+    assert raised.value.setting == text.split(":", maxsplit=1)[0]
+
+
+def test_the_demo_s_tools_are_installed() -> None:
+    assert {"check_table", "book_table"} <= set(InstalledTools().names())
