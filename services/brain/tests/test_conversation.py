@@ -203,6 +203,19 @@ def test_a_caller_who_goes_on_before_anything_was_heard_has_said_one_turn():
     assert [f.turn for f in facts(CallerSpoke, story.all)] == [1, 1]
 
 
+def test_words_that_come_after_the_next_utterance_began_wait_for_it():
+    story = Story().greeted()
+    story.tell(SpeechStarted(epoch=1, utterance=1, onset_at=0))
+    story.tell(SpeechStarted(epoch=1, utterance=50, onset_at=0))
+    said = {"epoch": 1, "committed": 0, "onset_at": 0, "offset_at": 0}
+    over = {"epoch": 1, "speech_ended_at": 0, "endpoint_at": 0, "final_at": 0}
+    story.tell(FinalTranscript(**said, utterance=1, text="a table"))
+    assert not of(Think, story.tell(TurnEnded(**over, utterance=1)))
+    story.tell(FinalTranscript(**said, utterance=50, text="for two"))
+    think = of(Think, story.tell(TurnEnded(**over, utterance=50)))[0]
+    assert think.messages[-1] == CallerSaid(text="a table for two")
+
+
 def test_a_cough_while_the_model_thinks_does_not_lose_the_question():
     story = Story().greeted()
     story.caller_says("a table for two")
@@ -344,6 +357,24 @@ def test_silence_is_broken_twice_and_then_ends_the_call():
         assert texts(spoken) == [said]
         story.hears(*spoken)
     assert of(EndCall, story.all)[0].reason == "silence-timed-out"
+
+
+def test_an_utterance_whose_end_never_comes_does_not_hold_the_call():
+    story = Story().greeted()
+    story.starts()
+    assert Ignore("utterance-never-ended") in story.tell(TimerFired("silence"))
+    assert texts(story.tell(TimerFired("silence"))) == [AGENT.turns.reprompt]
+
+
+def test_a_new_stt_worker_tells_again_of_what_is_being_said():
+    story = Story().greeted()
+    story.tell(SpeechStarted(epoch=1, utterance=7, onset_at=0))
+    story.tell(SpeechStarted(epoch=2, utterance=7, onset_at=0))
+    over = {"epoch": 2, "utterance": 7}
+    story.tell(FinalTranscript(**over, text="hello", committed=0, onset_at=0, offset_at=0))
+    think = of(Think, story.tell(TurnEnded(**over, speech_ended_at=0, endpoint_at=0, final_at=0)))[0]
+    assert think.messages[-1] == CallerSaid(text="hello")
+    assert facts(CallerSpoke, story.all)[0].utterances == (7,)
 
 
 def test_words_begin_the_count_of_reprompts_anew():

@@ -224,7 +224,7 @@ def test_the_demo_s_caller_changes_her_mind_over_the_agent() -> None:
     call = Dialogue()
     call.caller("hello i would like to book a table for four people please")
     call.caller("on friday evening at half past seven", heard=0.5)
-    assert "Yes, we have a table for five on Friday at half past seven." in call.caller("no wait make it five people")
+    assert "Yes, we have a table for five on Friday at half past seven." in call.caller("sorry make it five people")
     call.caller("my name is anna miller")
     assert "it is booked" in call.caller("yes that would be great")
     assert call.caller("no that's all thank you goodbye").endswith("Goodbye! [END_CALL]")

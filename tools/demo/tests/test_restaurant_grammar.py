@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 AGENT_FILE = Path(__file__).parents[3] / "agents" / "restaurant.toml"
 GRAMMAR: str = tomllib.loads(AGENT_FILE.read_text())["stt"]["grammar"]
-VOICES = ("en-us", "en-us+f2")
+VOICES = ("en-us", "en-us+f2", "en-us+m3")
 RATE_HZ = 8_000
 PHRASES = """
 good evening i would like to book a table for four people please
@@ -75,7 +75,7 @@ six people please
 on tuesday at eight thirty
 hello i would like to book a table for four people please
 on friday evening at half past seven
-no wait make it five people
+sorry make it five people
 i have to go goodbye
 i would like to book a table for two on friday at half past seven please
 """.strip().splitlines()
@@ -106,13 +106,14 @@ def test_every_word_of_the_grammar_is_in_the_dictionary(decoder: Decoder) -> Non
     assert decoder.answer(Question(Want.VERDICT, GRAMMAR)).problem == ""
 
 
-@pytest.mark.parametrize("voice", VOICES)
-def test_nine_phrases_of_ten_are_heard_word_for_word(decoder: Decoder, espeak: Espeak, voice: str) -> None:
+def test_nine_phrases_of_ten_are_heard_word_for_word(decoder: Decoder, espeak: Espeak) -> None:
     automaton = decoder.answer(Question(Want.AUTOMATON, GRAMMAR)).automaton
-    misheard = {}
-    for phrase in PHRASES:
-        answer = decoder.answer(Question(Want.WORDS, GRAMMAR, on_the_telephone(espeak, phrase, voice), automaton))
-        if answer.text != phrase:
-            misheard[phrase] = answer.text
-    # What remains is mostly "six" after a t, heard as "eight": its s lies above what a telephone carries.
-    assert len(misheard) <= len(PHRASES) / 10, misheard
+    misheard: list[tuple[str, str, str]] = []
+    for voice in VOICES:
+        for phrase in PHRASES:
+            pcm = on_the_telephone(espeak, phrase, voice)
+            answer = decoder.answer(Question(Want.WORDS, GRAMMAR, pcm, automaton))
+            if answer.text != phrase:
+                misheard.append((voice, phrase, answer.text))
+    # Most of what remains is "six" behind a t ("past six"), heard as "eight".
+    assert len(misheard) <= len(PHRASES) * len(VOICES) / 10, misheard

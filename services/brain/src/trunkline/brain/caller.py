@@ -11,10 +11,10 @@ class CallerTurn:
 
     def __init__(self) -> None:
         self.utterances: list[UtteranceId] = []
-        self.over = False
         self.times: TurnTimes | None = None
         self._before = ""
         self._words: dict[UtteranceId, list[str]] = {}
+        self._open: set[UtteranceId] = set()
         self._onset_at = 0.0
         self._offset_at = 0.0
 
@@ -24,22 +24,34 @@ class CallerTurn:
             self._onset_at = onset_at
         if utterance not in self.utterances:
             self.utterances.append(utterance)
-        self.over = False
+        self._open.add(utterance)
+
+    def fell_silent(self) -> None:
+        """Note that no end of an open utterance will come: whoever heard it begin is gone."""
+        self._open.clear()
 
     def said(self, final: FinalTranscript) -> None:
         """Add words that stand."""
-        self.began(final.utterance, final.onset_at)
+        if not self.utterances:
+            self._onset_at = final.onset_at
+        if final.utterance not in self.utterances:
+            self.utterances.append(final.utterance)
         self._words.setdefault(final.utterance, []).append(final.text)
 
     def ended(self, event: TurnEnded) -> None:
-        """Note that the caller has finished."""
-        self.over = True
+        """Note that an utterance is over, with all its words."""
+        self._open.discard(event.utterance)
         self._offset_at = event.speech_ended_at
         self.times = TurnTimes(event.speech_ended_at, event.endpoint_at, event.final_at)
 
     def resume(self, text: str) -> None:
         """Put `text`, said before an answer that nobody heard, in front."""
         self._before = f"{text} {self._before}".strip()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether an utterance is under way. Its first sound may come before the last words of the one before it."""
+        return bool(self._open)
 
     @property
     def text(self) -> str:

@@ -66,6 +66,8 @@ from trunkline.proto.messages import (
 State = Literal["listening", "thinking", "speaking", "over"]
 
 END_REASONS: Final = {END_CALL: "assistant-ended-call", VOICEMAIL: "voicemail"}
+LONGEST_SPEECH_S: Final = 40.0
+"""STT ends every utterance sooner; when no end has come by then, none will."""
 PLAYOUT_SLACK_S: Final = 5.0
 """How much longer than expected a turn may take to be heard before the call goes on without its marks."""
 KEYS_PAUSE_S: Final = 1.5
@@ -88,7 +90,6 @@ class Conversation:
         self._answer = _Answer()
         self._times: TurnTimes | None = None
         self._caller = CallerTurn()
-        self._caller_speaks = False
         self._stt_epoch = Epoch(0)
         self._running: dict[ToolCallId, str] = {}
         self._tools_this_turn = 0
@@ -149,20 +150,20 @@ class Conversation:
         if event.epoch < self._stt_epoch:
             self._do(Ignore("stale-stt-epoch"))
             return
-        self._stt_epoch = event.epoch
+        if event.epoch > self._stt_epoch:
+            self._caller.fell_silent()  # a new worker tells again of what is still being said
+            self._stt_epoch = event.epoch
         match event:
             case SpeechStarted():
-                self._caller_speaks = True
                 self._caller.began(event.utterance, event.onset_at)
-                self._do(DisarmTimer("silence"))
+                self._do(ArmTimer("silence", at + LONGEST_SPEECH_S))
                 if self.state != "listening" and self._agent.turns.barge_in:
                     self._give_way(event, at)
             case FinalTranscript():
                 self._caller.said(event)
             case TurnEnded():
-                self._caller_speaks = False
                 self._caller.ended(event)
-                if self.state == "listening":
+                if self.state == "listening" and not self._caller.speaks:
                     self._take_turn(at)
             case PartialTranscript():
                 pass
@@ -422,7 +423,7 @@ class Conversation:
         self._settle(at, interrupted=False)
         if reason is not None:
             self._end(reason)
-        elif self._caller.over and self._caller.utterances:
+        elif self._caller.utterances and not self._caller.speaks:
             # The caller spoke over an agent that does not give way: now is their turn.
             self._take_turn(at)
         else:
@@ -449,7 +450,7 @@ class Conversation:
 
     def _listen(self, at: float) -> None:
         self.state = "listening"
-        if not self._caller_speaks:
+        if not self._caller.speaks:
             self._do(ArmTimer("silence", at + self._agent.turns.reprompt_after_s))
 
     def _time_came(self, event: TimerFired, at: float) -> None:
@@ -459,11 +460,19 @@ class Conversation:
             case "keys":
                 self._keys_entered(at)
             case "silence":
-                if self.state == "listening" and not self._caller_speaks:
-                    self._break_silence(at)
+                self._too_quiet(at)
             case "playout":
                 if self.state == "speaking" and self._speaking is not None:
                     self._marks_missing(self._speaking, at)
+
+    def _too_quiet(self, at: float) -> None:
+        if self._caller.speaks:
+            self._do(Ignore("utterance-never-ended"))
+            self._caller.fell_silent()
+            if self.state == "listening":
+                self._take_turn(at)
+        elif self.state == "listening":
+            self._break_silence(at)
 
     def _break_silence(self, at: float) -> None:
         turns = self._agent.turns

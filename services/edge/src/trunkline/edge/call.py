@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import Bus, BusError, EventLog, Subscription
 from trunkline.edge.assign import Assigned, Assignments, Pool
@@ -39,6 +40,7 @@ log = logging.getLogger("trunkline.edge.call")
 NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
+FRAME_MS: Final = 20
 _CLOSE_S: Final = 1.0
 
 
@@ -159,13 +161,16 @@ class Call:
     async def _listen(self) -> None:
         line, carrier, uplink, wall, decode = self._line, self._carrier, self._uplink, self._clock.wall, self._decode
         traffic = self._metrics.traffic
+        # Twilio sends 20 ms at a time but promises no size.
+        cut = Framer(FRAME_MS * self._started.sample_rate_hz * self._started.codec.bytes_per_sample // 1000).push
         try:
             while True:
                 event = carrier.receive(await line.receive())
                 if isinstance(event, Frame):
                     captured_us = int(wall() * 1e6)
-                    traffic["frames_in"] += 1
-                    await uplink.push(captured_us, decode(event.payload) if decode else event.payload)
+                    for payload in cut(event.payload):
+                        traffic["frames_in"] += 1
+                        await uplink.push(captured_us, decode(payload) if decode else payload)
                 elif event is not None:
                     self._on_carrier(event)
         except LineClosed as closed:

@@ -59,6 +59,7 @@ class Exchange:
             BusUnavailable: the bus is away.
         """
         await self._bus.media.subscribe(subjects.audio_of(self.edge), self._on_audio)
+        await self._bus.media.flush()
         await self._bus.media.watch_unheard(self._on_unheard)
         await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
         # Before the first claim names this edge, audio addressed to it must find it.

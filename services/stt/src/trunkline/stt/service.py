@@ -55,6 +55,7 @@ class SttService:
             task.add_done_callback(self._on_task_over)
             self._tasks.append(task)
         await self._bus.media.subscribe(subjects.media_of(self.worker.worker), self.on_frame)
+        await self._bus.media.flush()
         await self.worker.start()
 
     async def drain(self) -> None:
