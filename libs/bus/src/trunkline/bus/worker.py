@@ -129,7 +129,7 @@ class Worker:
             return await self._take(claim)
 
     async def _take(self, claim: Claim) -> ClaimReply:
-        """Open the call, unless it is held in as high an epoch. One at a time per call: the edge may ask again early."""
+        """Open the call, unless it is held in as high an epoch. One at a time per call: the edge may ask again."""
         held = self._held.get(claim.call)
         if held is not None and held.claim.epoch >= claim.epoch:
             return self._refuse(claim, f"held here already in epoch {held.claim.epoch}", retry=True)
