@@ -12,7 +12,7 @@ from trunkline.brain.llm import (
     Finished,
     LlmCapabilities,
     LlmDelta,
-    LlmProviders,
+    LlmProvider,
     LlmRequest,
     LlmStream,
     Message,
@@ -20,9 +20,12 @@ from trunkline.brain.llm import (
     ToolAnswered,
     ToolAsked,
     ToolCall,
+    llm_providers,
+    provider_of,
 )
 from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
+from trunkline.runtime.plugins import PluginError, Plugins
 
 pytestmark = pytest.mark.unit
 
@@ -45,8 +48,8 @@ def request(agent: Agent, *messages: Message, tools: bool = True) -> LlmRequest:
 
 def deltas(agent: Agent, *messages: Message, tools: bool = True) -> list[LlmDelta]:
     async def collect() -> list[LlmDelta]:
-        providers = LlmProviders({})
-        stream = providers.open(agent).stream(request(agent, *messages, tools=tools))
+        providers = llm_providers({})
+        stream = provider_of(agent, providers).stream(request(agent, *messages, tools=tools))
         found = [delta async for delta in stream]
         await providers.aclose()
         return found
@@ -89,7 +92,7 @@ def test_the_bench_says_one_sentence_of_twelve_words() -> None:
 
 def test_closing_the_stream_early_is_all_it_takes_to_cancel() -> None:
     async def first() -> LlmDelta:
-        stream = LlmProviders({}).open(AGENT).stream(request(AGENT, CallerSaid(text="friday")))
+        stream = provider_of(AGENT, llm_providers({})).stream(request(AGENT, CallerSaid(text="friday")))
         delta = await anext(stream)
         await stream.aclose()
         return delta
@@ -118,20 +121,20 @@ class Parrot:
         self.word = ""
 
 
-def parrots(environ: Mapping[str, str]) -> LlmProviders:
+def parrots(environ: Mapping[str, str]) -> Plugins[LlmProvider]:
     # The module of a test has no name that could be imported, so the entry point comes loaded.
     class Loaded(EntryPoint):
         def load(self) -> type[Parrot]:
             return Parrot
 
-    return LlmProviders(environ, [Loaded("parrot", "parrots:Parrot", "trunkline.llm_providers")])
+    return llm_providers(environ, [Loaded("parrot", "parrots:Parrot", "trunkline.llm_providers")])
 
 
 def test_an_installed_provider_is_made_once_and_reads_the_environment() -> None:
     providers = parrots({"PARROT": "squawk"})
     agent = Agent(name="a", llm=Llm(provider="parrot", model="grey"))
-    provider = providers.open(agent)
-    assert provider is providers.open(agent)
+    provider = provider_of(agent, providers)
+    assert provider is provider_of(agent, providers)
     assert isinstance(provider, Parrot)
     assert provider.word == "squawk"
     asyncio.run(providers.aclose())
@@ -141,8 +144,8 @@ def test_an_installed_provider_is_made_once_and_reads_the_environment() -> None:
 @pytest.mark.parametrize(
     ("llm", "text"),
     [
-        (Llm(provider="nobody"), "llm.provider: no provider 'nobody'; there are bench, parrot, script"),
-        (Llm(provider="parrot", model="grey"), "llm.provider: 'parrot' (parrots:Parrot) cannot be used: 'PARROT'"),
+        (Llm(provider="nobody"), "llm.provider: no provider 'nobody' here; expected one of bench, parrot, script"),
+        (Llm(provider="parrot", model="grey"), "llm.provider: 'parrot' cannot be made: 'PARROT'"),
         (Llm(provider="script"), "llm.script: the provider 'script' needs a script"),
         (
             Llm(script=Script(rules=(Rule(say="{day}"), Rule(hear="(")))),
@@ -154,8 +157,8 @@ def test_an_installed_provider_is_made_once_and_reads_the_environment() -> None:
     ],
 )
 def test_what_is_wrong_with_an_agent_is_named_with_its_path(llm: Llm, text: str) -> None:
-    with pytest.raises(Misconfigured) as raised:
-        parrots({}).open(Agent(name="a", llm=llm))
+    with pytest.raises((Misconfigured, PluginError)) as raised:
+        provider_of(Agent(name="a", llm=llm), parrots({}))
     assert str(raised.value).startswith(text)
 
 

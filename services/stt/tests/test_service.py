@@ -16,9 +16,8 @@ from trunkline.proto.messages import Claim, Claimed, FinalTranscript, Refused, R
 from trunkline.runtime.clock import SYSTEM
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
-from trunkline.stt.provider import SttCapabilities
+from trunkline.stt.provider import SttCapabilities, providers
 from trunkline.stt.providers.bench import BenchProvider
-from trunkline.stt.registry import Registry, installed
 from trunkline.stt.service import SttService
 from trunkline.stt.settings import SttSettings
 
@@ -98,12 +97,22 @@ class Caller:
         await self.bus.request(subjects.release(self.reply.worker), Release(call=self.call, epoch=self.epoch), 2)
 
 
+class Mutes:
+    """An installed provider."""
+
+    name = "mute"
+
+    @staticmethod
+    def load():
+        return Mute
+
+
 @contextlib.asynccontextmanager
 async def serving(url, **settings):
     chassis = Chassis("stt", BaseSettings(nats_url=url))
-    registry = Registry({}, {**installed(), "mute": lambda: Mute})
+    known = providers({}, [Mutes])
     service = SttService(
-        chassis, await Bus.connect(url, name="stt", on_lost=chassis.fail), SttSettings(**settings), registry
+        chassis, await Bus.connect(url, name="stt", on_lost=chassis.fail), SttSettings(**settings), known
     )
     bus = await Bus.connect(url, name="edge", on_lost=print)
     edge = Edge(bus)

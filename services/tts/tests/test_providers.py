@@ -11,7 +11,7 @@ import pytest
 from trunkline.audio.levels import peak, rms_dbfs, voiced_spans
 from trunkline.proto.agent import Tts
 from trunkline.tts.errors import Misconfigured
-from trunkline.tts.registry import Registry
+from trunkline.tts.provider import providers
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ every_provider = pytest.mark.parametrize("name", ["local", "bench"])
 
 
 async def voice_of(name="local", **settings):
-    return await Registry().get(name).open(Tts(provider=name, **settings))
+    return await providers({}).get(name).open(Tts(provider=name, **settings))
 
 
 async def spoken(voice, text):

@@ -17,8 +17,7 @@ from trunkline.proto.messages import Claim, Claimed, Interrupt, Refused, Release
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
 from trunkline.testing.nats_server import run_nats
-from trunkline.tts.provider import TtsCapabilities
-from trunkline.tts.registry import Registry, installed
+from trunkline.tts.provider import TtsCapabilities, providers
 from trunkline.tts.service import TtsService
 from trunkline.tts.settings import TtsSettings
 
@@ -121,16 +120,28 @@ class Call:
         return self.chassis.registry.get_sample_value(f"trunkline_tts_{name}", labels) or 0
 
 
+class Scripts:
+    """The scripted provider, as if it were installed."""
+
+    name = "scripted"
+
+    def __init__(self, provider):
+        self.provider = provider
+
+    def load(self):
+        return lambda _environ: self.provider
+
+
 @asynccontextmanager
 async def a_call(url, **settings):
     chassis = Chassis("tts", BaseSettings(nats_url=url))
     scripted = ScriptedProvider()
-    registry = Registry(installed() | {"scripted": lambda: lambda: scripted})
+    known = providers({}, [Scripts(scripted)])
     service = TtsService(
         chassis,
         await Bus.connect(url, name="tts", on_lost=chassis.fail),
         TtsSettings(**settings),
-        registry,
+        known,
     )
     bus = await Bus.connect(url, name="edge", on_lost=chassis.fail)
     edge = new_worker_id("edge")
@@ -319,7 +330,7 @@ def test_a_released_call_falls_silent_at_once(nats_url):
     [
         (
             {"provider": "acme"},
-            "agent test: tts.provider = 'acme' is not there; expected one of bench, local, scripted",
+            "agent test: tts.provider: no provider 'acme' here; expected one of bench, local, scripted",
         ),
         (
             {"provider": "local", "voice": "nobody"},

@@ -4,18 +4,14 @@ It knows no vendor, no wire format and nothing of calls but their ids. A provide
 format and its own stream into `LlmDelta`; whoever asks cannot tell which one answers.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Literal, Protocol, cast
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Final, Literal, Protocol
 
 import msgspec
 
-from trunkline.brain.errors import Misconfigured
 from trunkline.proto.agent import Agent, Llm, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
-
-ENTRY_POINTS: Final = "trunkline.llm_providers"
+from trunkline.runtime.plugins import Found, Plugins
 
 # --- what has been said ----------------------------------------------------------------------------------------------
 
@@ -161,67 +157,24 @@ class LlmProvider(Protocol):
 
 # --- where providers are found ---------------------------------------------------------------------------------------
 
-LlmFactory = Callable[[Mapping[str, str]], LlmProvider]
-"""Makes a provider from the process's environment (keys, base addresses). A class with such a constructor will do."""
-
-_OURS: Final[Mapping[str, tuple[str, str]]] = {
-    "script": ("trunkline.brain.providers.script", "ScriptLlm"),
-    "bench": ("trunkline.brain.providers.bench", "BenchLlm"),
+_OURS: Final = {
+    "script": "trunkline.brain.providers.script:ScriptLlm",
+    "bench": "trunkline.brain.providers.bench:BenchLlm",
 }
 
 
-class LlmProviders:
-    """The providers of one process: each is imported and made when the first agent names it, and kept.
+def llm_providers(environ: Mapping[str, str], installed: Iterable[Found] | None = None) -> Plugins[LlmProvider]:
+    """Return the providers of a process; others come as entry points of the group ``trunkline.llm_providers``."""
+    return Plugins("llm.provider", "trunkline.llm_providers", _OURS, environ, installed)
 
-    Others are installed as entry points of the group ``trunkline.llm_providers``, a name → an `LlmFactory`. Our own
-    names cannot be taken over.
 
-    Args:
-        environ: what factories read their settings from.
-        installed: entry points to offer instead of the installed ones.
+def provider_of(agent: Agent, providers: Plugins[LlmProvider]) -> LlmProvider:
+    """Return the provider that `agent` names, checked against the agent.
+
+    Raises:
+        Misconfigured: the agent lacks what the provider needs.
+        PluginError: there is no such provider, or it cannot be made.
     """
-
-    def __init__(self, environ: Mapping[str, str], installed: Iterable[EntryPoint] | None = None) -> None:
-        self._environ = environ
-        found = entry_points(group=ENTRY_POINTS) if installed is None else installed
-        self._installed = {point.name: point for point in found}
-        self._made: dict[str, LlmProvider] = {}
-
-    def names(self) -> list[str]:
-        """Return the names an agent may give as ``llm.provider``."""
-        return sorted({*_OURS, *self._installed})
-
-    def open(self, agent: Agent) -> LlmProvider:
-        """Return the provider that `agent` names, made if need be and checked against the agent.
-
-        Raises:
-            Misconfigured: there is no such provider, it cannot be made, or the agent lacks what it needs.
-        """
-        name = agent.llm.provider
-        provider = self._made.get(name)
-        if provider is None:
-            provider = self._made[name] = self._make(name)
-        provider.check(agent)
-        return provider
-
-    async def aclose(self) -> None:
-        """Close every provider that was made."""
-        while self._made:
-            _, provider = self._made.popitem()
-            await provider.aclose()
-
-    def _make(self, name: str) -> LlmProvider:
-        if name in _OURS:
-            module, attribute = _OURS[name]
-            factory = cast("LlmFactory", getattr(import_module(module), attribute))
-            return factory(self._environ)
-        point = self._installed.get(name)
-        if point is None:
-            raise Misconfigured("llm.provider", f"no provider {name!r}; there are {', '.join(self.names())}")
-        try:
-            factory = cast("LlmFactory", point.load())
-            return factory(self._environ)
-        except Misconfigured:
-            raise
-        except Exception as error:
-            raise Misconfigured("llm.provider", f"{name!r} ({point.value}) cannot be used: {error}") from error
+    provider = providers.get(agent.llm.provider)
+    provider.check(agent)
+    return provider

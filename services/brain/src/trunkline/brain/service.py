@@ -5,7 +5,7 @@ from collections import Counter
 from prometheus_client import Gauge
 
 from trunkline.brain.errors import Misconfigured
-from trunkline.brain.llm import LlmProviders
+from trunkline.brain.llm import llm_providers, provider_of
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.tools import InstalledTools
@@ -14,6 +14,7 @@ from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
 from trunkline.runtime.clock import Steady
 from trunkline.runtime.metrics import Counts
+from trunkline.runtime.plugins import PluginError
 from trunkline.runtime.process import Chassis
 
 
@@ -23,7 +24,7 @@ class Brain:
     def __init__(self, settings: BrainSettings, chassis: Chassis, bus: Bus) -> None:
         self._bus = bus
         self._events = EventLog(bus, chassis.clock.wall)
-        self._providers = LlmProviders(chassis.environ)
+        self._providers = llm_providers(chassis.environ)
         self._tools = InstalledTools()
         self._means = Means(bus, self._events, Steady(chassis.clock).now)
         self._counts: Counter[str] = Counter()
@@ -55,9 +56,9 @@ class Brain:
 
     async def _open_call(self, claim: Claim) -> BrainCall:
         try:
-            provider = self._providers.open(claim.agent)
+            provider = provider_of(claim.agent, self._providers)
             tools = self._tools.open(claim.agent)
-        except Misconfigured as error:
+        except (Misconfigured, PluginError) as error:
             raise Unservable(f"agent {claim.agent.name}: {error}") from error
         call = BrainCall(claim, self._means, provider, tools, self._counts)
         await call.open()

@@ -12,13 +12,15 @@ time-outs, order on the bus and metrics are not a provider's business. A provide
 them from the `environ` it is constructed with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final as Constant
 from typing import Protocol
 
 import msgspec
 
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
+from trunkline.runtime.plugins import Found, Plugins
 
 
 class SttCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,5 +121,12 @@ class SttProvider(Protocol):
         ...
 
 
-MakeProvider = Callable[[Mapping[str, str]], SttProvider]
-"""What a registered name leads to: called with the process's environment variables."""
+_OURS: Constant = {
+    "local": "trunkline.stt.providers.local:LocalProvider",
+    "bench": "trunkline.stt.providers.bench:BenchProvider",
+}
+
+
+def providers(environ: Mapping[str, str], installed: Iterable[Found] | None = None) -> Plugins[SttProvider]:
+    """Return the providers of a process; others come as entry points of the group ``trunkline.stt_providers``."""
+    return Plugins("stt.provider", "trunkline.stt_providers", _OURS, environ, installed)

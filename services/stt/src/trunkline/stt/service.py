@@ -9,13 +9,13 @@ from trunkline.proto import subjects
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import CallId, new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.errors import Misconfigured, SttError
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
-from trunkline.stt.provider import SttCapabilities
-from trunkline.stt.registry import Registry
+from trunkline.stt.provider import SttCapabilities, SttProvider, providers
 from trunkline.stt.session import CallHearing, Surroundings
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
@@ -28,11 +28,13 @@ _DEFAULTS = Stt()
 class SttService:
     """Hears the calls it claims. Made by `build`."""
 
-    def __init__(self, chassis: Chassis, bus: Bus, settings: SttSettings, registry: Registry | None = None) -> None:
+    def __init__(
+        self, chassis: Chassis, bus: Bus, settings: SttSettings, known: Plugins[SttProvider] | None = None
+    ) -> None:
         self._chassis = chassis
         self._bus = bus
         self._settings = settings
-        self._registry = registry or Registry(chassis.environ)
+        self._providers = known or providers(chassis.environ)
         self._metrics = SttMetrics(chassis.registry)
         # One more than may be held: a call claimed again is opened before the worker has counted it off.
         detector = VoiceDetector(settings.capacity + 1)
@@ -69,7 +71,7 @@ class SttService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._registry.aclose()
+        await self._providers.aclose()
         await self._bus.close()
 
     def on_frame(self, subject: str, data: bytes) -> None:
@@ -89,14 +91,14 @@ class SttService:
         stt = claim.agent.stt
         hearing: CallHearing | None = None
         try:
-            provider = self._registry.get(stt.provider)
+            provider = self._providers.get(stt.provider)
             hearing = CallHearing(claim, self._shared)
             stream = await provider.open(stt, hearing.on_heard)
-        except SttError as error:
+        except (SttError, PluginError) as error:
             if hearing is not None:
                 await hearing.close("not-opened")
             raise Unservable(
-                f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured)
+                f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured | NoPlugin)
             ) from error
         except BaseException:
             if hearing is not None:
@@ -115,8 +117,8 @@ class SttService:
         if not self._settings.warm:
             return
         try:
-            await self._registry.get(self._settings.warm).warm_up()
-        except SttError as error:
+            await self._providers.get(self._settings.warm).warm_up()
+        except (SttError, PluginError) as error:
             # Agents with another provider can be served all the same.
             log.warning("provider not warmed up", extra={"provider": self._settings.warm, "problem": str(error)})
 
@@ -128,7 +130,7 @@ class SttService:
     def _rows(self) -> Iterable[tuple[str, object]]:
         yield "worker", self.worker.worker
         yield "calls", f"{self.worker.calls} of {self.worker.capacity}"
-        yield "providers", ", ".join(self._registry.names())
+        yield "providers", ", ".join(self._providers.names())
         yield from self._metrics.rows()
 
 

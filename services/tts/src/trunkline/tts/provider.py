@@ -4,12 +4,13 @@ A provider is one per process, a voice one per call. Retries, queues, chunk size
 metrics are not its business: it turns a sentence into samples and stops when told.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from trunkline.proto.agent import Tts
+from trunkline.runtime.plugins import Found, Plugins
 
 
 class TtsCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,3 +67,14 @@ class TtsProvider(Protocol):
     async def aclose(self) -> None:
         """Give back what the process held."""
         ...
+
+
+_OURS: Final = {
+    "local": "trunkline.tts.providers.local:LocalProvider",
+    "bench": "trunkline.tts.providers.bench:BenchProvider",
+}
+
+
+def providers(environ: Mapping[str, str], installed: Iterable[Found] | None = None) -> Plugins[TtsProvider]:
+    """Return the providers of a process; others come as entry points of the group ``trunkline.tts_providers``."""
+    return Plugins("tts.provider", "trunkline.tts_providers", _OURS, environ, installed)

@@ -7,11 +7,11 @@ from trunkline.bus import Bus, BusError, CallSession, Unservable, Worker
 from trunkline.proto.agent import Tts
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.runtime.plugins import PluginError, Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.tts.errors import TtsError
 from trunkline.tts.metrics import TtsMetrics
-from trunkline.tts.provider import TtsCapabilities
-from trunkline.tts.registry import Registry
+from trunkline.tts.provider import TtsCapabilities, TtsProvider, providers
 from trunkline.tts.session import CallSpeech, Surroundings
 from trunkline.tts.settings import TtsSettings
 
@@ -23,9 +23,11 @@ _DEFAULTS = Tts()
 class TtsService:
     """Speaks for the calls it claims. Made by `build`."""
 
-    def __init__(self, chassis: Chassis, bus: Bus, settings: TtsSettings, registry: Registry | None = None) -> None:
+    def __init__(
+        self, chassis: Chassis, bus: Bus, settings: TtsSettings, known: Plugins[TtsProvider] | None = None
+    ) -> None:
         self.bus = bus
-        self._registry = registry or Registry()
+        self._providers = known or providers(chassis.environ)
         self._metrics = TtsMetrics(chassis.registry)
         self._shared = Surroundings(bus, chassis.clock, self._metrics, settings)
         self.worker = Worker(
@@ -49,7 +51,7 @@ class TtsService:
     async def stop(self) -> None:
         """Let every call go and leave the bus."""
         await self.worker.stop()
-        await self._registry.aclose()
+        await self._providers.aclose()
         await self.bus.close()
 
     async def open_call(self, claim: Claim) -> CallSession:
@@ -60,9 +62,9 @@ class TtsService:
         """
         tts = claim.agent.tts
         try:
-            provider = self._registry.get(tts.provider)
+            provider = self._providers.get(tts.provider)
             voice = await provider.open(tts)
-        except TtsError as error:
+        except (TtsError, PluginError) as error:
             raise Unservable(f"agent {claim.agent.name}: {error}") from error
         for setting in _ignored(tts, provider.capabilities):
             log.warning(
@@ -80,7 +82,7 @@ class TtsService:
     def _rows(self) -> Iterable[tuple[str, object]]:
         yield "worker", self.worker.worker
         yield "calls", f"{self.worker.calls} of {self.worker.capacity}"
-        yield "providers", ", ".join(self._registry.names())
+        yield "providers", ", ".join(self._providers.names())
         waiting = [speech.waiting for _, speech in self.worker.sessions() if isinstance(speech, CallSpeech)]
         yield "sentences waiting", sum(waiting)
         yield from self._metrics.rows()

@@ -50,7 +50,7 @@ async def prepare_speech(scenario: Scenario) -> Clips:
 
 
 async def _open(caller: Voice) -> TtsVoice:
-    return await LocalProvider().open(Tts(voice=caller.voice, speed=caller.speed, pitch=caller.pitch))
+    return await LocalProvider({}).open(Tts(voice=caller.voice, speed=caller.speed, pitch=caller.pitch))
 
 
 async def _speak(voice: TtsVoice, words: str) -> NDArray[np.int16]:

@@ -3,7 +3,7 @@
 For load work, where real speech would cost more than what is measured.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from functools import cache
 from typing import Final
 
@@ -41,6 +41,9 @@ class BenchProvider:
     """Any voice, any speed: the tone."""
 
     capabilities: Final = TtsCapabilities()
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Needs nothing of `environ`."""
 
     async def open(self, tts: Tts) -> TtsVoice:  # noqa: ARG002 - whatever the agent asks for
         """Return the tone."""

@@ -7,7 +7,7 @@ audio reach the loop as they are made; a sentence that is closed early is aborte
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
@@ -81,6 +81,9 @@ class LocalProvider:
         # espeak-ng ends a sentence 7 ms after its last sound; between two sentences of one text it puts 300 ms.
         sentence_gap_ms=250,
     )
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Needs nothing of `environ`."""
 
     async def open(self, tts: Tts) -> TtsVoice:
         """Return the voice; loads the library when it is the first.

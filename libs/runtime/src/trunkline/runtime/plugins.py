@@ -1,0 +1,110 @@
+"""Parts found by name: ours are imported when first asked for, others come as installed entry points.
+
+A distribution adds a part with, for example::
+
+    [project.entry-points."trunkline.stt_providers"]
+    acme = "acme_ears.trunkline:AcmeProvider"
+
+What is found is called with the process's environment and makes the part. A name of ours cannot be taken over. This
+module does not know what the parts do.
+
+PluginError
+├── NoPlugin        there is none of that name, here or, most likely, anywhere
+└── PluginBroken    it is installed but cannot be made in this process
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, Protocol, TypeVar, cast
+
+
+class PluginError(Exception):
+    """A part that was asked for cannot be had."""
+
+
+class NoPlugin(PluginError):
+    """There is no part of that name."""
+
+
+class PluginBroken(PluginError):
+    """The part cannot be loaded or made."""
+
+
+class Plugin(Protocol):
+    """What every part can do."""
+
+    async def aclose(self) -> None:
+        """Give back what the process held for it."""
+        ...
+
+
+class Found(Protocol):
+    """An `EntryPoint`, or what looks like one."""
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        ...
+
+    def load(self) -> object:
+        """Import what makes the part."""
+        ...
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+class Plugins(Generic[P]):
+    """The parts of one kind in one process, each made once and kept.
+
+    Args:
+        setting: what names a part, for errors: ``stt.provider``.
+        group: entry point group of the parts that others install.
+        ours: name → ``module:attribute``.
+        environ: what parts read their settings from.
+        installed: parts to offer instead of the installed ones.
+    """
+
+    def __init__(
+        self,
+        setting: str,
+        group: str,
+        ours: Mapping[str, str],
+        environ: Mapping[str, str],
+        installed: Iterable[Found] | None = None,
+    ) -> None:
+        self._setting = setting
+        self._environ = environ
+        others = entry_points(group=group) if installed is None else installed
+        self._found: dict[str, Found] = {point.name: point for point in others}
+        self._found |= {name: EntryPoint(name, where, group) for name, where in ours.items()}
+        self._made: dict[str, P] = {}
+
+    def names(self) -> list[str]:
+        """Return what can be asked for."""
+        return sorted(self._found)
+
+    def get(self, name: str) -> P:
+        """Return the part called `name`, made if need be.
+
+        Raises:
+            NoPlugin: there is none of that name.
+            PluginBroken: it cannot be imported, or refuses to be made.
+        """
+        if name in self._made:
+            return self._made[name]
+        if name not in self._found:
+            choice = ", ".join(self.names())
+            raise NoPlugin(f"{self._setting}: no provider {name!r} here; expected one of {choice}")
+        try:
+            make = cast("Callable[[Mapping[str, str]], P]", self._found[name].load())
+            made = self._made[name] = make(self._environ)
+        except Exception as error:
+            raise PluginBroken(f"{self._setting}: {name!r} cannot be made: {error}") from error
+        return made
+
+    async def aclose(self) -> None:
+        """Close every part that was made."""
+        while self._made:
+            _, made = self._made.popitem()
+            await made.aclose()
