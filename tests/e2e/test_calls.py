@@ -70,40 +70,19 @@ def test_twenty_calls_at_once_are_each_told_and_heard_right(deployment):
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("service", ["stt", "brain", "tts", "edge", "events"])
-def test_a_call_goes_on_while_a_service_is_replaced(deployment, service):
+def test_callers_of_every_kind_are_served_side_by_side(deployment):
     async def story() -> None:
         async with deployment.running() as dev:
-            call = asyncio.create_task(place_call(target(dev, "bench"), find_scenario("hello")))
-            await asyncio.sleep(2.0)
-            relief = asyncio.create_task(dev.relieve(service))
-            result = await call
-            assert result.passed, explain([result])
-            await relief
-            again = await place_call(target(dev, "bench"), find_scenario("hello"))
-            assert again.passed, explain([again])
-            assert dev.restarts(service) == 0
-
-    asyncio.run(story())
-
-
-def test_a_silent_caller_is_asked_and_then_let_go(deployment):
-    async def story() -> None:
-        async with deployment.running() as dev:
-            result = await place_call(target(dev, "restaurant"), find_scenario("silent"))
-            assert result.passed, explain([result])
-            await until_ended(dev, [result.call])
-            said = [fact.said for fact in facts_of(dev, result.call) if isinstance(fact, AgentSpoke)]
+            kinds = (("restaurant", "silent"), ("bench", "digits"), ("bench", "barge-in"), ("bench", "hello"))
+            results = await asyncio.gather(
+                *(place_call(target(dev, agent), find_scenario(name)) for agent, name in kinds)
+            )
+            assert all(result.passed for result in results), explain(list(results))
+            silent = results[0].call
+            await until_ended(dev, [silent])
+            said = [fact.said for fact in facts_of(dev, silent) if isinstance(fact, AgentSpoke)]
             assert said[1] == said[2] == "Are you still there?"
-
-    asyncio.run(story())
-
-
-def test_keys_reach_the_agent(deployment):
-    async def story() -> None:
-        async with deployment.running() as dev:
-            result = await place_call(target(dev, "bench"), find_scenario("digits"))
-            assert result.passed, explain([result])
+            assert facts_of(dev, silent)[-1].reason == "silence-timed-out"
 
     asyncio.run(story())
 
