@@ -53,6 +53,8 @@ class Story:
 
     def tell(self, event: Told) -> list[Order]:
         self.now += 0.1
+        if isinstance(event, TimerFired):
+            self.now = max(self.now, self.machine._due.get(event.timer, self.now))
         orders = self.machine.handle(event, self.now)
         self.all += orders
         return orders
@@ -390,12 +392,135 @@ def test_the_longest_duration_ends_the_call():
     assert of(EndCall, story.tell(TimerFired("duration")))[0].reason == "exceeded-max-duration"
 
 
+def started(story: Story, order: Speak) -> None:
+    ids = {"generation": order.generation, "utterance": order.utterance}
+    story.tell(PlayoutStarted(**ids, synthesised_at=0, sent_at=story.now))
+
+
 def test_missing_marks_do_not_hold_the_call():
     story = Story()
-    story.begin()
+    for order in of(Speak, story.begin()):
+        started(story, order)
     orders = story.tell(TimerFired("playout"))
     assert Ignore("playout-overdue") in orders
+    assert of(Void, orders)
     assert story.machine.state == "listening"
+    assert facts(AgentSpoke, orders)[0].heard == "Hello. How can I help?"
+
+
+def test_sentences_that_never_began_to_play_are_said_once_more_and_then_given_up():
+    story = Story()
+    first, second = of(Speak, story.begin())
+    story.hears(first)
+    orders = story.tell(TimerFired("playout"))
+    assert texts(orders) == ["How can I help?"]
+    assert of(Speak, orders)[0].generation >= of(Void, orders)[0].generation > second.generation
+    story.tell(TimerFired("playout"))
+    assert story.machine.state == "listening"
+    assert facts(AgentSpoke, story.all)[-1].heard == ""
+
+
+def test_a_long_sentence_of_figures_is_given_its_time():
+    text = "Your code is 4711 0815 4242, the price is 1,234.56 and the date is 2026-11-21. "
+    story = Story(Agent(name="test", greeting=text * 2))
+    spoken = of(Speak, story.begin())
+    for order in spoken:
+        started(story, order)
+    timer = [order for order in of(ArmTimer, story.all) if order.timer == "playout"][-1]
+    assert timer.at - story.now > 40
+
+
+def test_a_noise_before_the_greeting_is_heard_does_not_lose_it():
+    story = Story()
+    story.begin()
+    story.starts()
+    assert texts(story.stops()) == ["Hello.", "How can I help?"]
+
+
+def test_a_noise_before_a_reprompt_is_heard_takes_nothing_back():
+    story = Story().greeted()
+    story.caller_says("a table for two")
+    story.hears(*story.thinks("For which day?"))
+    story.tell(TimerFired("silence"))
+    story.starts()
+    think = of(Think, story.stops("friday"))[0]
+    said = [m.text if isinstance(m, CallerSaid) else m.heard for m in think.messages]
+    assert said == ["Hello. How can I help?", "a table for two", "For which day?", "friday"]
+
+
+def test_a_second_cough_takes_nothing_back_that_was_heard():
+    story = Story().greeted()
+    story.caller_says("tell me all")
+    spoken = of(Speak, story.thinks("First sentence here.", " Second one. Third one."))
+    story.hears(spoken[0])
+    started(story, spoken[1])
+    story.starts()
+    story.tell(cut_of(spoken[1]))
+    story.stops()
+    story.starts()
+    assert texts(story.stops()) == ["Second one.", "Third one."]
+    assert story.machine.history.messages()[-1].heard.startswith("First sentence here.")
+
+
+def test_a_model_that_stalls_is_apologised_for():
+    story = Story().greeted()
+    story.caller_says("hello")
+    orders = story.tell(TimerFired("thought"))
+    assert of(StopThinking, orders)
+    assert texts(orders) == ["Sorry?"]
+
+
+def test_a_failure_after_a_tool_is_apologised_for_too():
+    story = Story().greeted()
+    story.caller_says("is it free")
+    wants_tool(story)
+    story.tell(ToolDone(tool_call="t1", name="check", took_ms=5, error="broken"))
+    assert texts(story.thinks(failure="timeout")) == ["Sorry?"]
+
+
+def test_the_order_to_hang_up_is_repeated_until_the_call_is_gone():
+    story = Story().greeted()
+    story.caller_says("bye")
+    story.thinks("[END_CALL]")
+    assert of(EndCall, story.tell(TimerFired("hang-up"))) == of(EndCall, story.tell(TimerFired("hang-up")))
+
+
+def test_a_model_that_counts_its_tool_calls_from_nought_confuses_nobody():
+    story = Story().greeted()
+    for _ in range(2):
+        story.caller_says("is it free")
+        ran = of(RunTool, wants_tool(story, text=""))[-1]
+        think = of(Think, story.tell(ToolDone(tool_call=ran.tool_call, name="check", took_ms=5, result="{}")))[0]
+        assert isinstance(think.messages[-2], ToolAsked)
+        assert think.messages[-1] == ToolAnswered(tool_call=ran.tool_call, name="check", result="{}")
+        story.hears(*story.thinks("Yes."))
+
+
+def test_keys_count_as_an_answer():
+    agent = Agent(name="test", turns=TurnTaking(max_reprompts=1))
+    story = Story(agent)
+    story.begin()
+    for _ in range(3):
+        story.hears(*story.tell(TimerFired("silence")))
+        story.tell(DigitPressed(digit="1", at=0))
+        story.tell(TimerFired("keys"))
+        story.hears(*story.thinks("Good."))
+    assert not of(EndCall, story.all)
+
+
+def test_keys_pressed_while_speaking_are_answered_with_the_words():
+    story = Story().greeted()
+    story.starts()
+    story.tell(DigitPressed(digit="1", at=0))
+    assert not of(Think, story.tell(TimerFired("keys")))
+    think = of(Think, story.stops("and this"))[0]
+    assert think.messages[-2:] == (SystemNote(text="The caller pressed the keys 1"), CallerSaid(text="and this"))
+
+
+def test_a_timer_that_was_moved_but_had_fired_already_is_ignored():
+    story = Story().greeted()
+    story.starts()
+    assert story.machine.handle(TimerFired("silence"), story.now) == [Ignore("stale-timer")]
 
 
 def test_a_sentence_that_was_lost_on_its_way_does_not_hold_the_call():
@@ -423,7 +548,8 @@ def test_keys_are_one_entry_until_a_pause_or_a_hash():
     story = Story().greeted()
     story.tell(DigitPressed(digit="1", at=0))
     story.tell(DigitPressed(digit="2", at=0))
-    think = of(Think, story.tell(DigitPressed(digit="#", at=0)))[0]
+    story.tell(DigitPressed(digit="#", at=0))
+    think = of(Think, story.tell(TimerFired("keys")))[0]
     assert think.messages[-1] == SystemNote(text="The caller pressed the keys 12#")
 
 

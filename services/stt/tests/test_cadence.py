@@ -27,7 +27,7 @@ class FrozenClock:
 
 
 class Caller:
-    def __init__(self, detector, blocks, *, bad=False):
+    def __init__(self, detector, blocks, *, bad=None):
         self.call = "call"
         self.row = detector.join()
         self.left = blocks
@@ -40,20 +40,22 @@ class Caller:
 
     def block(self):
         self.left -= 1
-        return Block(256 * len(self.heard), bytes(BLOCK_BYTES))
+        if self._bad == "raises in block":
+            raise RuntimeError("trouble with this call")
+        return Block(256 * len(self.heard), bytes(100 if self._bad == "gives a short block" else BLOCK_BYTES))
 
     def judged(self, block, probability):
         assert 0 <= probability <= 1
         self.heard.append(block.position)
-        if self._bad:
+        if self._bad == "raises in judged":
             raise RuntimeError("trouble with this call")
 
 
-def cadence_with(*backlogs, clock=None, bad=()):
+def cadence_with(*backlogs, clock=None, bad=None):
     detector = VoiceDetector(len(backlogs))
     metrics = SttMetrics(CollectorRegistry())
     cadence = Cadence(detector, clock or FrozenClock(), metrics)
-    callers = [Caller(detector, blocks, bad=n in bad) for n, blocks in enumerate(backlogs)]
+    callers = [Caller(detector, blocks, bad=bad if n == 0 else None) for n, blocks in enumerate(backlogs)]
     for caller in callers:
         cadence.attend(caller)
     return cadence, callers, metrics
@@ -74,13 +76,16 @@ def test_a_call_that_catches_up_costs_the_others_no_turn():
     assert metrics.counts["beats_over_budget"] == 1
 
 
-def test_one_call_in_trouble_is_set_aside_and_the_others_are_heard(caplog):
-    cadence, callers, metrics = cadence_with(3, 3, bad={0})
+@pytest.mark.parametrize(
+    ("trouble", "heard"), [("raises in judged", 1), ("raises in block", 0), ("gives a short block", 0)]
+)
+def test_one_call_in_trouble_is_set_aside_and_the_others_are_heard(caplog, trouble, heard):
+    cadence, callers, metrics = cadence_with(3, 3, bad=trouble)
     asyncio.run(cadence.beat())
-    assert [len(caller.heard) for caller in callers] == [1, 3]
+    assert [len(caller.heard) for caller in callers] == [heard, 3]
     cadence.attend(callers[0])
     asyncio.run(cadence.beat())
-    assert len(callers[0].heard) == 1
+    assert len(callers[0].heard) == heard
     assert metrics.counts["calls_failed"] == 1
     assert [record.message for record in caplog.records] == ["call no longer heard"]
 
@@ -90,3 +95,15 @@ def test_a_call_that_left_is_not_judged():
     cadence.forget(callers[0])
     asyncio.run(cadence.beat())
     assert [len(caller.heard) for caller in callers] == [0, 1]
+
+
+def test_a_call_whose_backlog_was_dropped_is_passed_over_until_it_has_a_block_again():
+    cadence, callers, metrics = cadence_with(3, 1)
+    callers[0].left = 0
+    asyncio.run(cadence.beat())
+    assert [len(caller.heard) for caller in callers] == [0, 1]
+    callers[0].left = 1
+    cadence.attend(callers[0])
+    asyncio.run(cadence.beat())
+    assert len(callers[0].heard) == 1
+    assert not metrics.counts["calls_failed"]

@@ -15,7 +15,7 @@ import pytest
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.proto.agent import Stt
 from trunkline.stt.errors import Misconfigured, Unavailable
-from trunkline.stt.provider import Final, Partial
+from trunkline.stt.provider import Failed, Final, Partial
 from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.local import LocalProvider
 from trunkline.stt.providers.pool import DecoderPool, Rank
@@ -185,6 +185,125 @@ def test_finals_go_before_partials_and_one_decoder_is_kept_for_them(grammar, voi
         await asyncio.gather(*asked)
         assert order == ["check", "final", "early", "partial"]
         await pool.aclose()
+
+    asyncio.run(run())
+
+
+class Told:
+    """Streams of one provider, and what they tell, in order."""
+
+    def __init__(self, local, grammar):
+        self._local = local
+        self._grammar = grammar
+        self.words = []
+        self._more = asyncio.Event()
+
+    async def stream(self):
+        return await self._local.open(Stt(grammar=self._grammar), self._on_heard)
+
+    def _on_heard(self, heard):
+        self.words.append(heard)
+        self._more.set()
+
+    async def wait(self, count):
+        async with asyncio.timeout(10):
+            while len(self.words) < count:
+                self._more.clear()
+                await self._more.wait()
+
+
+def speak(stream, utterance, pcm, *, silence_ms=200):
+    stream.begin(utterance)
+    stream.push(pcm, voiced=True)
+    stream.push(bytes(16 * silence_ms), voiced=False)
+
+
+def test_what_is_given_up_is_decoded_no_more(grammar, voice):
+    async def run():
+        async with provider(1) as local:
+            told = Told(local, grammar)
+            expired, wanted = await told.stream(), await told.stream()
+            for utterance, stream in enumerate((expired, wanted)):
+                speak(stream, utterance, voice.say("yes please"))
+                stream.finish()
+            expired.give_up(0)
+            await told.wait(1)
+            assert told.words == [Final(1, "yes please")]
+            expired.give_up(0)
+            speak(expired, 2, voice.say("for two people"))
+            expired.finish()
+            await told.wait(2)
+            assert told.words[1:] == [Final(2, "for two people")]
+
+    asyncio.run(run())
+
+
+def test_a_question_given_up_or_finished_keeps_no_place_in_the_queue(grammar):
+    async def run():
+        pool = DecoderPool(1)
+        given_up = pool.ask(Rank.FINAL, Question(Want.WORDS, grammar))
+        assert not pool.spare
+        given_up.cancel()
+        await asyncio.sleep(0)
+        assert pool.spare
+        pool.promote(given_up, Rank.CHECK)
+        assert pool.spare
+
+    asyncio.run(run())
+
+
+def test_an_utterance_that_is_over_goes_before_those_that_are_probably_over(grammar, voice):
+    async def run():
+        async with provider(1) as local:
+            told = Told(local, grammar)
+            paused, over = await told.stream(), await told.stream()
+            for utterance, stream in enumerate((paused, over)):
+                speak(stream, utterance, voice.say("yes please"))
+            over.finish()
+            await told.wait(2)
+            assert told.words == [Final(1, "yes please"), Partial(0, "yes please")]
+
+    asyncio.run(run())
+
+
+def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_at_its_words(voice):
+    async def run():
+        async with provider(1) as local:
+            told = Told(local, "#JSGF V1.0; grammar g; public <a> = yes qqzx;")
+            (decoder,) = children_of(os.getpid())
+            os.kill(decoder, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(2):
+                    streams = await asyncio.gather(told.stream(), told.stream())
+            finally:
+                os.kill(decoder, signal.SIGCONT)
+            speak(streams[0], 7, voice.say("yes"))
+            streams[0].finish()
+            await told.wait(1)
+            (failed,) = told.words
+            assert isinstance(failed, Failed)
+            assert "stt.grammar has words the dictionary lacks: qqzx" in failed.reason
+            with pytest.raises(Misconfigured, match=r"stt\.grammar: has words .* qqzx"):
+                await told.stream()
+
+    asyncio.run(run())
+
+
+def test_a_right_grammar_accepted_unseen_gets_its_automaton_all_the_same(voice, grammar):
+    async def run():
+        async with provider(1) as local:
+            told = Told(local, grammar)
+            (decoder,) = children_of(os.getpid())
+            os.kill(decoder, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(2):
+                    stream = await told.stream()
+            finally:
+                os.kill(decoder, signal.SIGCONT)
+            async with asyncio.timeout(10):
+                while not stream._grammar.automaton:
+                    await asyncio.sleep(0.01)
+            assert (await heard_in(local, grammar, voice.say("yes please")))[-1] == Final(7, "yes please")
 
     asyncio.run(run())
 

@@ -42,6 +42,7 @@ class Ear:
     def __init__(self):
         self.calls = []
         self.pcm = b""
+        self.given_up = asyncio.Event()
 
     def begin(self, utterance):
         self.calls.append(("begin", utterance))
@@ -54,17 +55,21 @@ class Ear:
     def finish(self):
         self.calls.append(("finish", len(self.pcm) // 512))
 
+    def give_up(self, utterance):
+        self.calls.append(("give up", utterance))
+        self.given_up.set()
+
     async def aclose(self):
         self.calls.append(("close",))
 
 
 class Call:
-    def __init__(self, capabilities=None):
+    def __init__(self, capabilities=None, settings=None):
         self.metrics = SttMetrics(CollectorRegistry())
         detector = VoiceDetector(2)
         self.outbox = Collected()
-        cadence = Cadence(detector, SYSTEM, self.metrics)
-        shared = Surroundings(detector, cadence, self.outbox, SYSTEM, self.metrics, SttSettings())
+        self.cadence = Cadence(detector, SYSTEM, self.metrics)
+        shared = Surroundings(detector, self.cadence, self.outbox, SYSTEM, self.metrics, settings or SttSettings())
         claim = Claim(call="c", stage="stt", epoch=4, edge="edge-a", agent=Agent(name="a", turns=TURNS))
         self.hearing = CallHearing(claim, shared)
         self.ear = Ear()
@@ -224,6 +229,33 @@ def test_a_stream_that_breaks_off_ends_the_utterance():
         assert call.ear.calls[-1][0] == "finish"
 
     in_loop(story)
+
+
+def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
+    async def run():
+        call = Call()
+        while not call.metrics.frames["broken"]:
+            call.frame()
+        assert not call.hearing.ready
+        await call.cadence.beat()
+        call.hear(*SPEECH)
+        assert call.told == [SpeechStarted]
+        assert not call.metrics.counts["calls_failed"]
+
+    asyncio.run(run())
+
+
+def test_words_that_do_not_come_in_time_are_given_up_with_the_provider():
+    async def run():
+        call = Call(settings=SttSettings(final_timeout_ms=100))
+        call.hear(*SPEECH)
+        async with asyncio.timeout(5):
+            await call.ear.given_up.wait()
+        assert call.ear.calls[-1] == ("give up", 32)
+        assert call.told == [SpeechStarted, TurnEnded]
+        assert call.metrics.counts["finals_missing"] == 1
+
+    asyncio.run(run())
 
 
 def test_after_the_close_nothing_is_told():

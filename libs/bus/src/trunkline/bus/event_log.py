@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import nats.errors
@@ -43,7 +42,7 @@ class EventLog:
         self._bus = bus
         self._wall = wall
         self._limit = limit
-        self._numbers = itertools.count()
+        self._newest = -1
         self._ends: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
         self._current: _Entry | None = None
@@ -52,8 +51,7 @@ class EventLog:
         self._closed = False
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._settled = asyncio.Condition()
         self._task = asyncio.create_task(self._store_all(), name="event-log")
 
     @property
@@ -61,12 +59,17 @@ class EventLog:
         """How many facts are not stored yet."""
         return len(self._ends) + len(self._others) + (self._current is not None)
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What became of facts since the start: ``stored`` and ``dropped``."""
+        return {"stored": self.stored, "dropped": self.dropped}
+
     def emit(self, call: CallId, fact: Fact, tenant: str = "default") -> None:
         """Have `fact` stored. Returns at once and never raises."""
         try:
             kind = kind_of(fact)
             event = Event(id=new_event_id(), call=call, wall_at=self._wall(), fact=fact, tenant=tenant)
-            entry = _Entry(next(self._numbers), subjects.event(kind, call), event.id, codec.encode(event))
+            entry = _Entry(self._newest + 1, subjects.event(kind, call), event.id, codec.encode(event))
         except Exception:
             self.dropped += 1
             log.exception("fact refused", extra={"call": call})
@@ -75,6 +78,7 @@ class EventLog:
             self.dropped += 1
             log.warning("fact after the end of the log", extra={"call": call, "kind": kind})
             return
+        self._newest = entry.number
         (self._ends if isinstance(fact, CallStarted | CallEnded) else self._others).append(entry)
         if self.pending > self._limit and self._others:
             self._others.popleft()
@@ -82,16 +86,19 @@ class EventLog:
             if not self._full:
                 self._full = True
                 log.error("event log full; giving up the oldest facts", extra={"limit": self._limit})
-        self._idle.clear()
         self._wake.set()
 
     async def flush(self, timeout_s: float = 1.0) -> bool:
-        """Wait until every fact emitted so far is stored; return whether that came to pass within `timeout_s`."""
+        """Wait until every fact emitted so far is stored or given up; return whether that was within `timeout_s`.
+
+        What is emitted while this waits is not waited for.
+        """
+        newest = self._newest
         self._hurry.set()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        return self.pending == 0
+            async with asyncio.timeout(timeout_s), self._settled:
+                await self._settled.wait_for(lambda: not self._waits(newest))
+        return not self._waits(newest)
 
     async def close(self) -> None:
         """Stop. What is not stored by now is lost and logged: flush first."""
@@ -105,15 +112,21 @@ class EventLog:
     async def _store_all(self) -> None:
         while not self._closed:
             self._current = self._next()
+            async with self._settled:
+                self._settled.notify_all()
             if self._current is None:
                 if self._full:
                     self._full = False
                     log.warning("event log empty again", extra={"dropped_so_far": self.dropped})
-                self._idle.set()
                 await self._wake.wait()
                 self._wake.clear()
             else:
                 await self._store(self._current)
+
+    def _waits(self, newest: int) -> bool:
+        """Whether entry number `newest`, or one before it, is still to be stored. The queues are in order."""
+        heads = (self._current, *(queue[0] for queue in (self._ends, self._others) if queue))
+        return any(entry is not None and entry.number <= newest for entry in heads)
 
     def _next(self) -> _Entry | None:
         if self._ends and (not self._others or self._ends[0].number < self._others[0].number):

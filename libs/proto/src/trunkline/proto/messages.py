@@ -145,7 +145,7 @@ class Interrupt(msgspec.Struct, frozen=True, kw_only=True, tag="interrupt"):
 
     epoch: Epoch
     generation: Generation
-    reason: Literal["barge-in", "resumed-turn", "ending"]
+    reason: Literal["barge-in", "resumed-turn", "overdue"]
     onset_at: float = 0.0
 
 

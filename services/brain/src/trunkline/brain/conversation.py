@@ -24,8 +24,9 @@ Times are seconds of one steady clock that agrees with the wall clock; they come
 from typing import Final, Literal
 
 from trunkline.brain.caller import CallerTurn
-from trunkline.brain.heard import Passage, Speaking
-from trunkline.brain.llm import CallerSaid, Message, SystemNote, ToolAnswered, ToolAsked, ToolCall
+from trunkline.brain.heard import Speaking
+from trunkline.brain.history import History
+from trunkline.brain.llm import ToolCall
 from trunkline.brain.markers import END_CALL, VOICEMAIL, Marker, MarkerFilter, Piece
 from trunkline.brain.measure import TurnTimes
 from trunkline.brain.moves import (
@@ -42,6 +43,7 @@ from trunkline.brain.moves import (
     Think,
     ThoughtCame,
     ThoughtEnded,
+    Timer,
     TimerFired,
     Told,
     ToolDone,
@@ -68,10 +70,18 @@ State = Literal["listening", "thinking", "speaking", "over"]
 END_REASONS: Final = {END_CALL: "assistant-ended-call", VOICEMAIL: "voicemail"}
 LONGEST_SPEECH_S: Final = 40.0
 """STT ends every utterance sooner; when no end has come by then, none will."""
-PLAYOUT_SLACK_S: Final = 5.0
-"""How much longer than expected a turn may take to be heard before the call goes on without its marks."""
+LONGEST_THOUGHT_S: Final = 10.0
+"""A model that streams nothing for so long has stalled."""
+START_SLACK_S: Final = 4.0
+"""How long after what is playing a sentence may take to begin before it is said again."""
+PLAYOUT_FACTOR: Final = 3.0
+PLAYOUT_SLACK_S: Final = 10.0
+"""How much longer than expected a sentence may play before the call goes on without its mark."""
+HANG_UP_AGAIN_S: Final = 2.0
+KEYS_END_S: Final = 0.15
+"""How long ``#`` waits for the carrier to tell what was heard of the words it cut."""
 KEYS_PAUSE_S: Final = 1.5
-"""Keys pressed within this time of each other are one entry; ``#`` ends it at once."""
+"""Keys pressed within this time of each other are one entry; ``#`` ends it."""
 
 
 class Conversation:
@@ -83,7 +93,7 @@ class Conversation:
         self.state: State = "listening"
         self.turn = TurnId(0)
         self.generation = Generation(0)
-        self.history: list[Message | Passage] = []
+        self.history = History()
         self._utterance = UtteranceId(0)
         self._thought = 0
         self._speaking: Speaking | None = None
@@ -91,18 +101,25 @@ class Conversation:
         self._times: TurnTimes | None = None
         self._caller = CallerTurn()
         self._stt_epoch = Epoch(0)
-        self._running: dict[ToolCallId, str] = {}
+        self._running: set[ToolCallId] = set()
         self._tools_this_turn = 0
         self._reprompts = 0
         self._keys = ""
+        self._ending: str | None = None
+        self._due: dict[Timer, float] = {}
         self._out: list[Order] = []
 
     def handle(self, event: Told, at: float) -> list[Order]:
         """Take in `event`, which happened at `at`; return what is to be done, in order."""
         self._out = []
+        if isinstance(event, TimerFired) and not self._came_due(event.timer, at):
+            self._do(Ignore("stale-timer"))
+            return self._out
         if self.state == "over":
             if isinstance(event, ToolDone):
                 self._tool_done(event)
+            elif event == TimerFired("hang-up"):
+                self._hang_up(at)
             return self._out
         match event:
             case Opened():
@@ -132,9 +149,16 @@ class Conversation:
         else:
             self._listen(self._started_at)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, at: float) -> None:
         self.state = "over"
-        self._do(StopThinking(), EndCall(self.generation, reason))
+        self._ending = reason
+        self._do(StopThinking())
+        self._hang_up(at)
+
+    def _hang_up(self, at: float) -> None:
+        """Order the end, again and again: an order that was lost would leave the caller in silence."""
+        if self._ending is not None:
+            self._do(EndCall(self.generation, self._ending), ArmTimer("hang-up", at + HANG_UP_AGAIN_S))
 
     def close(self, at: float) -> list[Order]:
         """Return what is left to record when the call has ended, for whatever reason."""
@@ -176,25 +200,29 @@ class Conversation:
         if audible:
             fact = CallerBargedIn(turn=self.turn, generation=self.generation, onset_at=event.onset_at, at=at)
             self._do(Emit(fact))
-        elif self.history and isinstance(self.history[-1], CallerSaid | Passage) and not self._running:
+        elif not self._running and not self._tools_this_turn:
             self._take_back()
         self.state = "listening"
 
     def _silence_agent(self, reason: Literal["barge-in", "resumed-turn"], onset_at: float) -> None:
         self.generation = Generation(self.generation + 1)
         self._thought += 1  # whatever still streams in answers nobody's question
-        self._do(Void(self.generation, reason, onset_at), StopThinking(), DisarmTimer("playout"))
+        self._do(Void(self.generation, reason, onset_at), StopThinking())
+        self._do(DisarmTimer("playout"), DisarmTimer("thought"))
 
     def _take_back(self) -> None:
-        """Nothing of the answer was heard: the caller's words and those to come are one turn."""
-        if isinstance(self.history[-1], Passage):
-            self.history.pop()
+        """Nothing of the answer was heard: the caller's words and those to come are one turn.
+
+        What answers nobody (a greeting, a reprompt, sentences said again) is not taken back: if the sound turns out to
+        be no words, it is still to be said.
+        """
+        unheard = self._speaking.utterances if self._speaking is not None else []
+        said = self.history.take_back(unheard)
+        if said is None:
+            return
         self._speaking = None
-        if self.history and isinstance(self.history[-1], CallerSaid):
-            said = self.history.pop()
-            if isinstance(said, CallerSaid):
-                self._caller.resume(said.text)
-                self.turn = TurnId(self.turn - 1)
+        self._caller.resume(said)
+        self.turn = TurnId(self.turn - 1)
 
     def _take_turn(self, at: float) -> None:
         """The floor is the agent's, if the caller said anything."""
@@ -208,7 +236,7 @@ class Conversation:
         if self._speaking is not None:
             self._settle(at, interrupted=True)
         self.turn = TurnId(self.turn + 1)
-        self.history.append(CallerSaid(text=text))
+        self.history.caller_said(text)
         self._times = self._caller.times
         self._caller = CallerTurn()
         self._reprompts = 0
@@ -219,43 +247,48 @@ class Conversation:
     def _nothing_said(self, at: float) -> None:
         """There was sound, but no words. If it stopped the agent, the agent goes on where it was cut."""
         cut = self._speaking
-        rest = cut.unheard if cut is not None and cut.complete else []
-        reason = cut.end_reason if cut is not None else None
+        if cut is not None and cut.complete and cut.unheard:
+            self._say_again(cut, cut.unheard, at)
+            return
         self._settle(at, interrupted=True)
         self.generation = Generation(self.generation + 1)
-        if rest:
-            self._begin_speaking()
-            for sentence in rest:
-                self._say(sentence, at)
-            self._complete(at, reason)
-        elif (cut is not None and not cut.complete) or self._owes_an_answer():
+        if (cut is not None and not cut.complete) or self.history.owes_an_answer:
             self._think(at)
         else:
             self._listen(at)
 
-    def _owes_an_answer(self) -> bool:
-        return bool(self.history) and not isinstance(self.history[-1], Passage)
+    def _say_again(self, cut: Speaking, sentences: list[str], at: float) -> None:
+        """Say what was not heard of a turn, as a turn that ends the call if that one did."""
+        self._settle(at, interrupted=True)
+        self.history.forget_unheard()
+        self.generation = Generation(self.generation + 1)
+        self._begin_speaking().again = True
+        for sentence in sentences:
+            self._say(sentence, at)
+        self._complete(at, cut.end_reason)
 
     def _key(self, digit: str, at: float) -> None:
         self._keys += digit
-        self._do(DisarmTimer("silence"))
-        if digit == "#":
-            self._keys_entered(at)
-        else:
-            self._do(ArmTimer("keys", at + KEYS_PAUSE_S))
+        self._do(DisarmTimer("silence"), ArmTimer("keys", at + (KEYS_END_S if digit == "#" else KEYS_PAUSE_S)))
+        if self.state != "listening":
+            self._silence_agent("barge-in", at)
+            self.state = "listening"
 
     def _keys_entered(self, at: float) -> None:
         keys, self._keys = self._keys, ""
-        self._do(DisarmTimer("keys"))
         if self.state != "listening":
             self._silence_agent("barge-in", at)
+            self.state = "listening"
         if self._speaking is not None:
             self._settle(at, interrupted=True)
         self.turn = TurnId(self.turn + 1)
-        self.history.append(SystemNote(text=f"The caller pressed the keys {keys}"))
+        self.history.noted(f"The caller pressed the keys {keys}")
         self._times = None
-        self.generation = Generation(self.generation + 1)
-        self._think(at)
+        self._reprompts = 0
+        self._tools_this_turn = 0
+        if not self._caller.speaks:  # otherwise the end of their words is the moment to answer both
+            self.generation = Generation(self.generation + 1)
+            self._think(at)
 
     # --- the agent -------------------------------------------------------------------------------------------------
 
@@ -269,12 +302,14 @@ class Conversation:
         tools = self._tools_this_turn < self._agent.limits.max_tool_calls_per_turn
         if self._times is not None:
             self._times.asked(at)
-        self._do(Think(thought=self._thought, turn=self.turn, messages=self.messages(), tools=tools))
+        self._do(Think(thought=self._thought, turn=self.turn, messages=self.history.messages(), tools=tools))
+        self._do(ArmTimer("thought", at + LONGEST_THOUGHT_S))
 
     def _thought_about(self, event: ThoughtCame | ToolWanted | ThoughtEnded, at: float) -> None:
         if event.thought != self._thought or self.state == "listening":
             self._do(Ignore("stale-thought"))
             return
+        self._do(ArmTimer("thought", at + LONGEST_THOUGHT_S))
         match event:
             case ThoughtCame():
                 if self._times is not None:
@@ -291,22 +326,26 @@ class Conversation:
                 case Marker():
                     self._answer.end_reason = END_REASONS.get(piece.name)
                 case str():
-                    for sentence in self._answer.splitter.feed(piece):
-                        self._say(sentence, at)
+                    self._say_answer(self._answer.splitter.feed(piece), at)
+
+    def _say_answer(self, sentences: list[str], at: float) -> None:
+        for sentence in sentences:
+            self._answer.said = True
+            self._say(sentence, at)
 
     def _thought_ended(self, failure: str, at: float) -> None:
         answer = self._answer
+        self._thought += 1  # nothing more of it is wanted
+        self._do(DisarmTimer("thought"))
         self._read(answer.filter.flush(), at)
-        for sentence in answer.splitter.flush():
-            self._say(sentence, at)
+        self._say_answer(answer.splitter.flush(), at)
         if answer.calls and not failure:
             self._start_tools(answer.calls, at)
             return
-        said_something = self._speaking is not None and bool(self._speaking.utterances)
-        if answer.end_reason is not None and not said_something:
-            self._end(answer.end_reason)
+        if answer.end_reason is not None and self._speaking is None:
+            self._end(answer.end_reason, at)
             return
-        if not said_something:
+        if not answer.said and answer.end_reason is None:
             # An empty answer is no reason for silence on the line.
             self._say(self._agent.apology, at)
         self._complete(at, None if failure else answer.end_reason)
@@ -314,24 +353,19 @@ class Conversation:
     def _start_tools(self, calls: list[ToolCall], at: float) -> None:
         self._tools_this_turn += len(calls)
         for call in calls:
-            self._running[call.id] = call.name
-            self.history.append(ToolAsked(tool_call=call.id, name=call.name, arguments=call.arguments))
-            fact = ToolCalled(turn=self.turn, tool_call=call.id, name=call.name, arguments=call.arguments)
+            tool_call = self.history.tool_asked(call)
+            self._running.add(tool_call)
+            fact = ToolCalled(turn=self.turn, tool_call=tool_call, name=call.name, arguments=call.arguments)
             self._do(Emit(fact))
-            self._do(RunTool(turn=self.turn, tool_call=call.id, name=call.name, arguments=call.arguments))
+            self._do(RunTool(turn=self.turn, tool_call=tool_call, name=call.name, arguments=call.arguments))
         self._watch_playout(at)
 
     def _tool_done(self, event: ToolDone) -> None:
-        if self._running.pop(event.tool_call, None) is None:
+        if event.tool_call not in self._running:
             self._do(Ignore("unknown-tool-call"))
             return
-        answer = ToolAnswered(tool_call=event.tool_call, name=event.name, result=event.result, error=event.error)
-        # Beside its question, even if the caller has spoken since.
-        index = next(
-            (i + 1 for i, m in enumerate(self.history) if isinstance(m, ToolAsked) and m.tool_call == event.tool_call),
-            len(self.history),
-        )
-        self.history.insert(index, answer)
+        self._running.discard(event.tool_call)
+        self.history.tool_answered(event)
         fact = ToolReturned(
             turn=self.turn,
             tool_call=event.tool_call,
@@ -359,11 +393,7 @@ class Conversation:
         self.state = "speaking"
         self._utterance = UtteranceId(self._utterance + 1)
         turn.say(self._utterance, sentence, at)
-        if not (self.history and isinstance(self.history[-1], Passage)):
-            self.history.append(Passage())
-        passage = self.history[-1]
-        if isinstance(passage, Passage):
-            passage.utterances.append(turn.utterances[-1])
+        self.history.agent_said(turn.utterances[-1])
         if self._times is not None:
             self._times.first_sentence(at)
         self._do(Speak(self.generation, self._utterance, sentence))
@@ -412,17 +442,21 @@ class Conversation:
             self._all_heard(at)
 
     def _watch_playout(self, at: float) -> None:
-        if self._speaking is None or self._speaking.settled:
+        """Wait for marks, but not for ever: for TTS to begin with what it was given, or for the carrier to end."""
+        turn = self._speaking
+        if turn is None or turn.settled:
             self._do(DisarmTimer("playout"))
         elif self.state == "speaking":
-            self._do(ArmTimer("playout", at + self._speaking.expected_s() + PLAYOUT_SLACK_S))
+            playing_s = turn.playing_s() / self._agent.tts.speed
+            late_s = playing_s + START_SLACK_S if turn.waiting else PLAYOUT_FACTOR * playing_s + PLAYOUT_SLACK_S
+            self._do(ArmTimer("playout", at + late_s))
 
     def _all_heard(self, at: float) -> None:
         reason = self._speaking.end_reason if self._speaking is not None else None
         self._do(DisarmTimer("playout"))
         self._settle(at, interrupted=False)
         if reason is not None:
-            self._end(reason)
+            self._end(reason, at)
         elif self._caller.utterances and not self._caller.speaks:
             # The caller spoke over an agent that does not give way: now is their turn.
             self._take_turn(at)
@@ -456,7 +490,12 @@ class Conversation:
     def _time_came(self, event: TimerFired, at: float) -> None:
         match event.timer:
             case "duration":
-                self._end("exceeded-max-duration")
+                self._end("exceeded-max-duration", at)
+            case "thought":
+                self._do(StopThinking())
+                self._thought_ended("stalled", at)
+            case "hang-up":
+                pass
             case "keys":
                 self._keys_entered(at)
             case "silence":
@@ -485,20 +524,39 @@ class Conversation:
             self._say_all(turns.silence_goodbye, at, "silence-timed-out")
 
     def _marks_missing(self, turn: Speaking, at: float) -> None:
-        """The carrier owes us marks: a turn that should have been heard long ago is taken as heard."""
+        """What should have been heard long ago is taken as heard; what never began to play is said again, once."""
         self._do(Ignore("playout-overdue"))
+        lost = [] if turn.again else [utterance.text for utterance in turn.waiting]
         for utterance in turn.coming:
-            turn.finished(utterance)
-        if turn.complete:
+            if utterance in turn.waiting:
+                turn.cut(utterance, 0, 0, complete=True)
+            else:
+                turn.finished(utterance)
+        # Whatever of it may still come would be spoken over what follows.
+        self.generation = Generation(self.generation + 1)
+        self._do(Void(self.generation, "overdue"))
+        if not turn.complete:
+            return
+        if lost:
+            self._say_again(turn, lost, at)
+        else:
             self._all_heard(at)
 
-    # --- what a model is shown -------------------------------------------------------------------------------------
-
-    def messages(self) -> tuple[Message, ...]:
-        """Return the history: of what the agent said, what the caller heard of it."""
-        return tuple(m.message() if isinstance(m, Passage) else m for m in self.history)
+    def _came_due(self, timer: Timer, at: float) -> bool:
+        """Tell whether `timer` is set and its time has come: one that was moved may have fired already."""
+        due = self._due.get(timer)
+        if due is None or at < due - 0.05:
+            return False
+        del self._due[timer]
+        return True
 
     def _do(self, *orders: Order) -> None:
+        for order in orders:
+            match order:
+                case ArmTimer(timer, at):
+                    self._due[timer] = at
+                case DisarmTimer(timer):
+                    self._due.pop(timer, None)
         self._out.extend(orders)
 
 
@@ -509,4 +567,5 @@ class _Answer:
         self.filter = MarkerFilter()
         self.splitter = SentenceSplitter()
         self.calls: list[ToolCall] = []
+        self.said = False
         self.end_reason: str | None = None

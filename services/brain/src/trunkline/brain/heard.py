@@ -59,6 +59,11 @@ def heard_words(text: str, heard_ms: int, total_ms: int, *, complete: bool) -> s
     return " ".join(kept)
 
 
+def _weight(text: str) -> int:
+    """Return how many letters `text` counts for: a digit, a sign or a character of another script is a word or so."""
+    return sum(1 if character.isascii() and (character.isalpha() or character.isspace()) else 5 for character in text)
+
+
 class Speaking:
     """The agent's current turn: what it says, and how far the caller has heard it."""
 
@@ -71,6 +76,8 @@ class Speaking:
         self.end_reason: str | None = None
         """Why the call ends once this turn was heard; None when it goes on."""
         self.started_at: float | None = None
+        self.again = False
+        """Whether it repeats what was lost on its way."""
 
     def say(self, utterance: UtteranceId, text: str, at: float) -> None:
         """Add a sentence."""
@@ -110,6 +117,11 @@ class Speaking:
         return [u for u in self.utterances if u.fate in {Fate.SAID, Fate.STARTED}]
 
     @property
+    def waiting(self) -> list[Utterance]:
+        """What was given to TTS and has not begun to play."""
+        return [u for u in self.utterances if u.fate is Fate.SAID]
+
+    @property
     def audible(self) -> bool:
         """Whether the caller has heard anything of this turn."""
         return self.started_at is not None
@@ -134,9 +146,9 @@ class Speaking:
         """The sentences to say again if the turn was cut for nothing: from the one that was cut."""
         return [u.text for u in self.utterances if u.fate is not Fate.FINISHED]
 
-    def expected_s(self) -> float:
-        """Return how long what is on its way takes to say, at the usual pace."""
-        return sum(len(u.text) for u in self.coming) / CHARACTERS_PER_S
+    def playing_s(self) -> float:
+        """Return how long what the carrier has may take to play, at the usual pace."""
+        return sum(_weight(u.text) for u in self.utterances if u.fate is Fate.STARTED) / CHARACTERS_PER_S
 
 
 class Passage:

@@ -12,7 +12,7 @@ from trunkline.proto.events import Fact
 from trunkline.proto.ids import Generation, ToolCallId, TurnId, UtteranceId
 from trunkline.proto.messages import DigitPressed, PlayoutMessage, SpeechMessage
 
-Timer = Literal["silence", "playout", "duration", "keys"]
+Timer = Literal["silence", "playout", "duration", "keys", "thought", "hang-up"]
 
 # --- told ------------------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Void(msgspec.Struct, frozen=True):
     """Make speech of generations below `generation` void, everywhere."""
 
     generation: Generation
-    reason: Literal["barge-in", "resumed-turn", "ending"]
+    reason: Literal["barge-in", "resumed-turn", "overdue"]
     onset_at: float = 0.0
 
 

@@ -206,15 +206,19 @@ class BrainCall:
             call=self._claim.call, turn=order.turn, tool_call=order.tool_call, tenant=self._claim.tenant
         )
         began = self._now()
-        result, error = "", ""
+        result, error = "", f"{order.name} failed unexpectedly."
         try:
-            result = await self._tools.run(order.name, order.arguments, info)
+            result, error = await self._tools.run(order.name, order.arguments, info), ""
         except ToolFailed as failed:
             error = str(failed)
-        took_ms = round((self._now() - began) * 1000, 2)
-        self._inbox.put_nowait(
-            ToolDone(tool_call=order.tool_call, name=order.name, took_ms=took_ms, result=result, error=error)
-        )
+        except Exception:
+            log.exception("tool broke", extra={"call": self._claim.call, "tool": order.name})
+        finally:
+            # However it ended: a conversation that waits for a tool asks no model.
+            took_ms = round((self._now() - began) * 1000, 2)
+            self._inbox.put_nowait(
+                ToolDone(tool_call=order.tool_call, name=order.name, took_ms=took_ms, result=result, error=error)
+            )
 
     # --- time ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from trunkline.edge.errors import AgentFileError
 from trunkline.edge.exchange import Exchange
 from trunkline.edge.gate import Gate
 from trunkline.edge.http import Reception
-from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.metrics import EdgeMetrics, show_bus
 from trunkline.edge.outbound import Dialler
 from trunkline.edge.settings import EdgeSettings, Setup
 from trunkline.edge.signature import PublicUrl, Signatures
@@ -46,7 +46,8 @@ class Edge:
         await self.exchange.drain()
 
     async def stop(self) -> None:
-        """End what is left."""
+        """End what is left. No new call may come in while the others are ended."""
+        self.server.stop_listening()
         await self.exchange.stop()
         await self._dialler.close()
         await self.server.stop()
@@ -72,6 +73,7 @@ async def build(settings: EdgeSettings, chassis: Chassis, environ: Mapping[str, 
     bus = await Bus.connect(chassis.base.nats_url, name="edge", on_lost=chassis.fail)
     metrics = EdgeMetrics(chassis.registry, lambda: len(exchange.calls))
     exchange = Exchange(bus, agents, settings, metrics, chassis.clock)
+    show_bus(chassis.registry, bus.media, exchange.events)
     public = setup.public_url(sock.getsockname()[1])
     dialler = Dialler(setup, public)
     reception = Reception(
@@ -84,7 +86,7 @@ async def build(settings: EdgeSettings, chassis: Chassis, environ: Mapping[str, 
     )
     server = HttpServer(reception.app(chassis.routes()), sock)
     chassis.ready_check("bus", bus.problem)
-    chassis.stats("calls", lambda: _rows(exchange, metrics))
+    chassis.stats("calls", lambda: _rows(exchange, metrics, bus))
     return Edge(bus, exchange, server, dialler, public)
 
 
@@ -93,7 +95,7 @@ def _gate(setup: Setup, public: PublicUrl) -> Gate:
     return Gate(Signatures(token, public) if token else None)
 
 
-def _rows(exchange: Exchange, metrics: EdgeMetrics) -> Iterable[tuple[str, object]]:
+def _rows(exchange: Exchange, metrics: EdgeMetrics, bus: Bus) -> Iterable[tuple[str, object]]:
     yield "edge", exchange.edge
     yield "live", len(exchange.calls)
     yield "agents", ", ".join(exchange.agents.names)
@@ -106,9 +108,12 @@ def _rows(exchange: Exchange, metrics: EdgeMetrics) -> Iterable[tuple[str, objec
         ("bad messages", metrics.bad),
         ("fenced", metrics.fenced),
         ("dropped", metrics.dropped),
+        ("media lane", bus.media.counts),
+        ("events", exchange.events.counts),
     ):
         for what, count in sorted(tally.items()):
             yield f"{title}: {what}", count
+    yield "events: pending", exchange.events.pending
 
 
 def main() -> None:

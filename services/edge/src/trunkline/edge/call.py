@@ -141,8 +141,8 @@ class Call:
         if chunk.epoch < self._assignments.epoch("tts"):
             self._metrics.fenced["audio_epoch"] += 1
             return
-        if not self._downlink.take(chunk):
-            self._complain("line does not read; agent audio dropped")
+        if complaint := self._downlink.take(chunk):
+            self._complain(complaint, sample_rate_hz=str(chunk.sample_rate_hz))
 
     def on_unheard(self, epoch: Epoch, seq: Seq) -> None:
         """Take note that no STT worker listened when a frame was sent."""

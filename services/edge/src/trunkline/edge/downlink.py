@@ -61,29 +61,22 @@ class Downlink:
         """
         await self._outbox.deliver(line)
 
-    def take(self, chunk: AudioChunk) -> bool:
-        """Take `chunk`; return False when its audio was dropped because the line does not read."""
-        if chunk.sample_rate_hz != self._rate_hz:
-            self._metrics.dropped["audio_rate"] += 1
-            return True
-        audio = _recoded(chunk.payload, chunk.codec, self._codec)
-        dropped = bool(audio) and not self._outbox.has_room()
-        if dropped:
-            self._metrics.dropped["audio_line_slow"] += 1
-            audio = b""
+    def take(self, chunk: AudioChunk) -> str | None:
+        """Take `chunk`; return why its audio had to be dropped, or None. Its utterance ends with it all the same."""
+        audio, complaint = self._fitting(chunk)
         audio_ms = len(audio) * 1000 / (self._rate_hz * self._codec.bytes_per_sample)
         speech = Speech(chunk.generation, chunk.utterance, audio_ms, chunk.last, chunk.synthesised_us / 1e6)
         verdict = self._ledger.take(speech, at=self._clock.monotonic(), wall_at=self._clock.wall())
         if isinstance(verdict, Void):
             self._metrics.fenced[f"audio_{verdict.reason}"] += 1
-            return True
+            return None
         if audio:
             self._outbox.put(self._carrier.media(audio))
         if verdict.mark is not None:
             self._outbox.put(self._carrier.mark(verdict.mark))
         if verdict.started is not None:
             self._tell(verdict.started)
-        return not dropped
+        return complaint
 
     def returned(self, mark: str) -> None:
         """Take a mark that the carrier returned."""
@@ -106,6 +99,16 @@ class Downlink:
         """End what will not be finished: its TTS worker is gone."""
         for mark in self._ledger.abandon():
             self._outbox.put(self._carrier.mark(mark))
+
+    def _fitting(self, chunk: AudioChunk) -> tuple[bytes, str | None]:
+        """Return the audio of `chunk` as the line carries it; empty, with a complaint, if that cannot be."""
+        if chunk.sample_rate_hz != self._rate_hz:
+            self._metrics.dropped["audio_rate"] += 1
+            return b"", "agent audio of a wrong sample rate dropped"
+        if chunk.payload and not self._outbox.has_room():
+            self._metrics.dropped["audio_line_slow"] += 1
+            return b"", "line does not read; agent audio dropped"
+        return _recoded(chunk.payload, chunk.codec, self._codec), None
 
 
 def _recoded(payload: bytes, codec: Codec, wanted: Codec) -> bytes:

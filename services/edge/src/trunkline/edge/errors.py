@@ -47,13 +47,21 @@ class LineClosed(EdgeError):
 
 
 class NotPlaced(EdgeError):
-    """The carrier did not place a call."""
+    """The carrier did not place a call. `detail` is in the carrier's words, which may repeat the number."""
+
+    def __init__(self, why: str, detail: str) -> None:
+        super().__init__(why)
+        self.detail = detail
 
 
 class RequestRefused(EdgeError):
-    """An HTTP request that gets `status` and this text; `reason` labels a counter."""
+    """An HTTP request that gets `status` and this text; `reason` labels a counter.
 
-    def __init__(self, status: int, reason: str, text: str) -> None:
+    `private` is for whoever asked: it may hold numbers, and is logged as such.
+    """
+
+    def __init__(self, status: int, reason: str, text: str, private: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.private = private
         self.reason = reason

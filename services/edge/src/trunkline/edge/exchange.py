@@ -39,11 +39,12 @@ class Exchange:
         self._settings = settings
         self._metrics = metrics
         self._liveness = Liveness(self.edge, PERIOD_S)
-        self._events = EventLog(bus, clock.wall)
-        self._facilities = Facilities(bus, self._events, self.edge, clock, settings, metrics, self._liveness)
+        self.events: Final = EventLog(bus, clock.wall)
+        self._facilities = Facilities(bus, self.events, self.edge, clock, settings, metrics, self._liveness)
         self._heartbeat = Heartbeat(
             bus, stage="edge", worker=self.edge, calls=lambda: len(self.calls), capacity=settings.capacity
         )
+        self._closing = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -73,19 +74,24 @@ class Exchange:
         await self._empty.wait()
 
     async def stop(self) -> None:
-        """End what is left and store what is known of it."""
+        """End what is left and store what is known of it. Calls that still come in are refused."""
+        self._closing = True
         for call in self.calls.values():
             call.end("edge-stopped", TRY_AGAIN_LATER)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await self._empty.wait()
-        await self._events.flush(timeout_s=2.0)
-        await self._events.close()
+        await self.events.flush(timeout_s=2.0)
+        await self.events.close()
         await self._heartbeat.stop()
 
     async def answer(self, line: Line, carrier: Carrier) -> None:
         """Serve one carrier line from its first message to its close."""
-        started = await self._begin(line, carrier)
+        started = None if self._closing else await self._begin(line, carrier)
+        if self._closing:
+            # Its end could not be told any more: the event log closes.
+            await self._refuse(line, "edge-stopping", TRY_AGAIN_LATER, "the edge is stopping")
+            return
         if started is None:
             return
         call_id = call_id_of(carrier.name, started.carrier_call)

@@ -42,11 +42,16 @@ class Gate:
         return _unsigned(self._signatures.socket(visitor.path, visitor.query, visitor.headers))
 
     def local(self, visitor: Visitor) -> str | None:
-        """Return why the visitor is not of this machine, or None. What a proxy forwards is not, wherever it runs."""
-        forwarded = "forwarded" in visitor.headers or "x-forwarded-for" in visitor.headers
-        if is_loopback(visitor.host) and not forwarded:
+        """Return why the visitor is not of this machine, or None."""
+        if is_near(visitor):
             return None
         return "TRUNKLINE_TWILIO_AUTH_TOKEN is not set, so only clients of this machine are served"
+
+
+def is_near(visitor: Visitor) -> bool:
+    """Whether the visitor is of this machine. What a proxy forwards is not, wherever it runs."""
+    forwarded = "forwarded" in visitor.headers or "x-forwarded-for" in visitor.headers
+    return is_loopback(visitor.host) and not forwarded
 
 
 def _unsigned(signed: bool) -> str | None:  # noqa: FBT001 - private and called with the check itself

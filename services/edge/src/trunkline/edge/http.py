@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -10,13 +10,13 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from twilio.twiml.voice_response import Connect, VoiceResponse
 
 from trunkline.edge.carrier import Line
 from trunkline.edge.errors import NotPlaced, RequestRefused
 from trunkline.edge.exchange import Exchange
-from trunkline.edge.gate import Gate
+from trunkline.edge.gate import Gate, is_near
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.outbound import Dialler
 from trunkline.edge.settings import E164, EdgeSettings
@@ -30,6 +30,7 @@ log = logging.getLogger("trunkline.edge.http")
 VOICE_HOOK: Final = "/twilio/voice-hook"
 MEDIA_STREAM: Final = "/twilio/media-stream"
 CALL_START: Final = "/call/start"
+HEALTH: Final = "/health/"
 MAX_BODY_BYTES: Final = 65_536
 _MAX_FIELDS: Final = 500
 
@@ -51,20 +52,20 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
     metrics: EdgeMetrics
     settings: EdgeSettings
 
-    def app(self, others: Sequence[BaseRoute]) -> FastAPI:
-        """Return the app; `others` are the routes of the chassis."""
+    def app(self, others: Sequence[Route]) -> FastAPI:
+        """Return the app; `others` are the routes of the chassis. Of those only health is for everybody here."""
         app = FastAPI(title="Trunkline edge", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_api_route(VOICE_HOOK, self.voice_hook, methods=["POST"], response_model=None)
         app.add_api_route(CALL_START, self.call_start, methods=["POST"], response_model=None)
         app.router.routes.append(WebSocketRoute(MEDIA_STREAM, MediaSocket(self.gate, self._answer, self.metrics)))
-        app.router.routes.extend(others)
+        app.router.routes.extend(route if route.path.startswith(HEALTH) else self._guarded(route) for route in others)
 
         @app.exception_handler(RequestRefused)
         async def refused(request: Request, error: RequestRefused) -> Response:
             self.metrics.refused[error.reason] += 1
             extra = {"path": request.url.path, "status": error.status, "reason": error.reason, "problem": str(error)}
-            log.warning("request refused", extra=extra)
-            return PlainTextResponse(f"{error}\n", error.status)
+            log.warning("request refused", extra=extra | ({"pii.problem": error.private} if error.private else {}))
+            return PlainTextResponse(f"{error}: {error.private}\n" if error.private else f"{error}\n", error.status)
 
         return app
 
@@ -99,7 +100,7 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         try:
             placed = await self.dialler.place(order.to, agent)
         except NotPlaced as error:
-            raise RequestRefused(502, "not-placed", str(error)) from error
+            raise RequestRefused(502, "not-placed", str(error), error.detail) from error
         call = call_id_of(TwilioStream().name, placed.call_sid)
         log.info("call placed", extra={"call": call, "agent": agent, "pii.to": order.to})
         return JSONResponse({"call": call, "call_sid": placed.call_sid, "status": placed.status, "agent": agent}, 201)
@@ -118,11 +119,29 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         if self.gate.loopback_only:
             if problem := self.gate.local(visitor_of(request.scope)):
                 raise RequestRefused(403, "order-not-allowed", problem)
-        elif self.settings.api_token:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            same = secrets.compare_digest(given.strip().encode(), self.settings.api_token.encode())
-            if scheme.lower() != "bearer" or not same:
-                raise RequestRefused(401, "order-not-allowed", "a bearer token is needed: TRUNKLINE_EDGE_API_TOKEN")
+        elif self.settings.api_token and not self._bears_token(request):
+            raise RequestRefused(401, "order-not-allowed", "a bearer token is needed: TRUNKLINE_EDGE_API_TOKEN")
+
+    def _bears_token(self, request: Request) -> bool:
+        token = self.settings.api_token
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        same = secrets.compare_digest(given.strip().encode(), token.encode())
+        return bool(token) and scheme.lower() == "bearer" and same
+
+    def _guarded(self, route: Route) -> Route:
+        """Return `route` for visitors of this machine and bearers of the token: this port may be open to the world."""
+        serve: Callable[[Request], Awaitable[Response]] = route.endpoint
+
+        async def guarded(request: Request) -> Response:
+            if is_near(visitor_of(request.scope)) or self._bears_token(request):
+                return await serve(request)
+            raise RequestRefused(
+                403,
+                "page-not-allowed",
+                "served to clients of this machine, and to those with the bearer token TRUNKLINE_EDGE_API_TOKEN",
+            )
+
+        return Route(route.path, guarded)
 
 
 async def _body(request: Request) -> bytes:

@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+from trunkline.bus import EventLog
+from trunkline.bus.media import MediaLane
 from trunkline.runtime.metrics import Counts
 
 _CLAIM_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -47,6 +49,16 @@ class EdgeMetrics:
             buckets=_CLAIM_BUCKETS,
             registry=registry,
         )
+
+
+def show_bus(registry: CollectorRegistry, media: MediaLane, events: EventLog) -> None:
+    """Publish what the bus counts by itself."""
+    Counts(
+        registry, "trunkline_edge_bus_media", "Frames on the media lane, and what became of them", lambda: media.counts
+    )
+    Counts(registry, "trunkline_edge_event_log", "Facts stored and given up", lambda: events.counts)
+    pending = Gauge("trunkline_edge_event_log_pending", "Facts that are not stored yet", registry=registry)
+    pending.set_function(lambda: events.pending)
 
 
 def _reader(tally: Tally[str]) -> Callable[[], Tally[str]]:

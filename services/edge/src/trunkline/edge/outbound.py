@@ -54,9 +54,9 @@ class Dialler:
         try:
             placed = await self._client.calls.create_async(to=to, from_=self._setup.twilio_from, url=url)
         except TwilioRestException as error:
-            raise NotPlaced(f"Twilio refused the call: {error.status} {error.code}: {error.msg}") from error
+            raise NotPlaced(f"Twilio refused the call: {error.status} {error.code}", str(error.msg)) from error
         except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotPlaced(f"Twilio could not be asked: {error or type(error).__name__}") from error
+            raise NotPlaced(f"Twilio could not be asked: {type(error).__name__}", str(error)) from error
         return Placed(str(placed.sid), str(placed.status))
 
     async def close(self) -> None:

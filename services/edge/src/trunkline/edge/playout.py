@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from trunkline.proto.ids import Generation, MarkName, UtteranceId
 from trunkline.proto.messages import PlayoutCut, PlayoutFinished, PlayoutMessage, PlayoutStarted
 
+_Key = tuple[Generation, UtteranceId]
+
 
 class Speech(NamedTuple):
     """A stretch of agent audio as it came from TTS; `audio_ms` may be 0 when it only ends the utterance."""
@@ -60,6 +62,10 @@ class _Utterance:
         self.marked = False
 
     @property
+    def key(self) -> _Key:
+        return self.generation, self.utterance
+
+    @property
     def mark(self) -> MarkName:
         return MarkName(f"{self.generation}.{self.utterance}")
 
@@ -85,7 +91,8 @@ class PlayoutLedger:
         self._floor = Generation(0)
         self._highest = Generation(0)
         self._open: list[_Utterance] = []
-        self._closed: set[UtteranceId] = set()
+        # With their generation: the utterances of a brain that takes over are numbered from 1 again.
+        self._closed: set[_Key] = set()
         # Positions are ms of all audio ever queued. The carrier stood at `_anchor_ms` at time `_anchor_at`.
         self._queued_ms = 0.0
         self._anchor_ms = 0.0
@@ -106,24 +113,20 @@ class PlayoutLedger:
         """Audio taken since the beginning of the call."""
         return self._queued_ms
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything taken has been heard or cut."""
-        return not self._open
-
     def take(self, speech: Speech, *, at: float, wall_at: float) -> Taken | Void:
         """Enter a stretch of speech that is about to be sent, or say why it must not be."""
         generation, utterance, audio_ms, last, synthesised_at = speech
         if generation < self._floor:
             return Void("old-generation")
-        if utterance in self._closed:
+        key = (generation, utterance)
+        if key in self._closed:
             return Void("utterance-over")
         self._highest = max(self._highest, generation)
         current = self._open[-1] if self._open else None
-        if current is None or current.utterance != utterance or current.complete:
+        if current is None or current.key != key or current.complete:
             if current is not None and not current.complete:
                 # TTS speaks in order: a new utterance means that no more will come of the one before.
-                self._closed.add(current.utterance)
+                self._closed.add(current.key)
             current = _Utterance(speech, self._queued_ms)
             self._open.append(current)
         first = current.queued_ms == 0.0 and audio_ms > 0.0
@@ -135,7 +138,7 @@ class PlayoutLedger:
         mark = None
         if last:
             current.complete = current.marked = True
-            self._closed.add(utterance)
+            self._closed.add(key)
             mark = current.mark
         started = None
         if first:
@@ -167,7 +170,7 @@ class PlayoutLedger:
             return Cut(clear=False, messages=())
         position_ms = self._position_ms(at)
         cut, self._open = self._open, []
-        self._closed.update(entry.utterance for entry in cut)
+        self._closed.update(entry.key for entry in cut)
         self._anchor_ms, self._anchor_at = self._queued_ms, at
         return Cut(clear=True, messages=tuple(entry.cut(position_ms) for entry in cut))
 
@@ -179,12 +182,8 @@ class PlayoutLedger:
         ended = [entry for entry in self._open if not entry.marked]
         for entry in ended:
             entry.marked = True
-            self._closed.add(entry.utterance)
+            self._closed.add(entry.key)
         return tuple(entry.mark for entry in ended)
-
-    def position_ms(self, *, at: float) -> float:
-        """Return how much of all audio ever taken the caller has heard, as far as can be told at `at`."""
-        return self._position_ms(at)
 
     def _running_ms(self, at: float) -> float:
         return self._anchor_ms + max(0.0, at - self._anchor_at) * 1000.0

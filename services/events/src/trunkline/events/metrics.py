@@ -2,11 +2,14 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from trunkline.bus.media import MediaLane
+from trunkline.runtime.metrics import Counts
+
 
 class Metrics:
     """Counters of all sinks."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, media: MediaLane) -> None:
         def counter(what: str, text: str) -> Counter:
             return Counter(f"trunkline_events_{what}", text, ["sink"], registry=registry)
 
@@ -15,6 +18,12 @@ class Metrics:
         self.given_up = counter("given_up", "Events a sink will never get")
         self.duplicates = counter("duplicates", "Events delivered before, and suppressed")
         self.lag = Gauge("trunkline_events_lag", "Events a sink has not had yet", ["sink"], registry=registry)
+        Counts(
+            registry,
+            "trunkline_events_bus_media",
+            "What the bus dropped or could not keep up with",
+            lambda: media.counts,
+        )
         self.delay = Histogram(
             "trunkline_events_delivery_delay_seconds",
             "From a fact to its delivery",

@@ -54,6 +54,7 @@ class EventsService:
     async def start(self) -> None:
         """Begin to deliver. A stream that is away shows in readiness and is waited for."""
         self._chassis.ready_check("nats", self._bus.problem)
+        self._chassis.stats("media lane", self._bus.media.counts.items)
         self._chassis.ready_check("stream", lambda: self._stream_trouble)
         self._tasks.append(asyncio.create_task(self._make_stream(), name="make stream"))
         for sink in self._sinks:
@@ -114,7 +115,7 @@ async def build(settings: EventsSettings, chassis: Chassis) -> EventsService:
     """
     path, receiver = file_of(settings), receiver_of(settings)
     bus = await Bus.connect(chassis.base.nats_url, name="events", on_lost=chassis.fail)
-    metrics, wall = Metrics(chassis.registry), chassis.clock.wall
+    metrics, wall = Metrics(chassis.registry, bus.media), chassis.clock.wall
     sinks: list[Sink] = []
     if path is not None:
         sinks.append(FileSink(EventReader(bus, FILE_READER), JsonLinesFile(path), metrics.of(FileSink.name), wall))

@@ -14,7 +14,7 @@ from trunkline.bus import Delivery, EventReader
 from trunkline.events.metrics import SinkMetrics
 from trunkline.events.once import Once
 from trunkline.events.post import Post
-from trunkline.events.retry import Delivered, GiveUp, TryAgain, judge
+from trunkline.events.retry import Delivered, GiveUp, TryAgain, judge, refused
 from trunkline.proto.ids import CallId
 
 log = logging.getLogger("trunkline.events.webhook")
@@ -77,13 +77,17 @@ class WebhookSink:
             await delivery.ack()
             return
         attempt = 0
+        refused_since: float | None = None
         while True:
             attempt += 1
             async with self._room:
                 outcome = await self._post.post(record)
-            age_s = self._wall() - record.wall_at
+            wall_at = self._wall()
+            age_s = wall_at - record.wall_at
+            refused_since = (wall_at if refused_since is None else refused_since) if refused(outcome) else None
+            refused_s = 0.0 if refused_since is None else wall_at - refused_since
             jitter = random.random()  # noqa: S311 - spreads load, guards nothing
-            match judge(outcome, attempt=attempt, age_s=age_s, jitter=jitter):
+            match judge(outcome, attempt=attempt, age_s=age_s, refused_s=refused_s, jitter=jitter):
                 case Delivered():
                     self.metrics.delivered(age_s)
                     self._works()

@@ -3,6 +3,7 @@
 Frames only fill a call's buffer and put the call on a list; nothing is scheduled for a frame. Each beat empties the
 list in rounds, one block of each call per round, so a call that catches up (a replay after a take-over) cannot starve
 the others; between rounds the loop gets its turn, and a beat that has used up its budget leaves the rest to the next.
+A call that cannot be judged is set aside, whatever it did; only the model itself can end the beat.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Final, Protocol
 from trunkline.proto.ids import CallId
 from trunkline.runtime.clock import Clock
 from trunkline.stt.endpointing import BLOCK_SAMPLES, RATE_HZ
-from trunkline.stt.intake import Block
+from trunkline.stt.intake import BLOCK_BYTES, Block
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 
@@ -44,7 +45,7 @@ class Listener(Protocol):
         ...
 
     def block(self) -> Block:
-        """Give the next block."""
+        """Give the next block; called only while `ready`."""
         ...
 
     def judged(self, block: Block, probability: float) -> None:
@@ -90,27 +91,50 @@ class Cadence:
         while self._ready:
             waiting = list(self._ready)
             for start in range(0, len(waiting), _MAX_BATCH):
-                self._judge([one for one in waiting[start : start + _MAX_BATCH] if one in self._ready])
+                self._judge(waiting[start : start + _MAX_BATCH])
                 await asyncio.sleep(0)
             if self._clock.monotonic() > deadline:
                 self._metrics.counts["beats_over_budget"] += 1
                 return
 
     def _judge(self, listeners: list[Listener]) -> None:
-        if not listeners:
+        batch: list[tuple[Listener, Block]] = []
+        for listener in listeners:
+            try:
+                block = self._block_of(listener)
+            except Exception:  # one call's trouble must not end the hearing of the others
+                log.exception("call no longer heard", extra={"call": listener.call})
+                self._set_aside(listener)
+            else:
+                if block is not None:
+                    batch.append((listener, block))
+        if not batch:
             return
-        blocks = [listener.block() for listener in listeners]
         began = self._clock.monotonic()
-        rows = [listener.row for listener in listeners]
-        probabilities = self._detector.probabilities(rows, [block.pcm for block in blocks])
-        self._metrics.judged(len(blocks), self._clock.monotonic() - began)
-        for listener, block, probability in zip(listeners, blocks, probabilities, strict=True):
-            if not listener.ready:
-                self._ready.pop(listener, None)
+        rows = [listener.row for listener, _ in batch]
+        probabilities = self._detector.probabilities(rows, [block.pcm for _, block in batch])
+        self._metrics.judged(len(batch), self._clock.monotonic() - began)
+        for (listener, block), probability in zip(batch, probabilities, strict=True):
             try:
                 listener.judged(block, probability)
-            except Exception:  # one call's trouble must not end the hearing of the others
-                self._metrics.counts["calls_failed"] += 1
-                self._ready.pop(listener, None)
-                self._failed.add(listener)
+            except Exception:  # as above
                 log.exception("call no longer heard", extra={"call": listener.call})
+                self._set_aside(listener)
+
+    def _block_of(self, listener: Listener) -> Block | None:
+        """Return the next block of `listener`; None when it left, or has none any more, and so leaves the list."""
+        if listener not in self._ready:
+            return None
+        # Asked here, not when it got on the list: an overfull backlog is dropped in between.
+        if not listener.ready:
+            del self._ready[listener]
+            return None
+        block = listener.block()
+        if len(block.pcm) != BLOCK_BYTES:
+            raise ValueError(f"a block of {len(block.pcm)} bytes, not {BLOCK_BYTES}, would spoil the whole batch")
+        return block
+
+    def _set_aside(self, listener: Listener) -> None:
+        self._metrics.counts["calls_failed"] += 1
+        self._ready.pop(listener, None)
+        self._failed.add(listener)

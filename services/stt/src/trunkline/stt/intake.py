@@ -33,7 +33,7 @@ class Taken(StrEnum):
     REPEATED = "repeated"
     """Heard already."""
     BROKEN = "broken"
-    """Kept, but what it joins on to is lost: the stream begins anew."""
+    """Kept, but what it joins on to is lost or was dropped: the stream begins anew, and has no block for now."""
 
 
 class Block(NamedTuple):

@@ -52,7 +52,7 @@ class Partial(msgspec.Struct, frozen=True):
 
 
 class Final(msgspec.Struct, frozen=True):
-    """All words of an utterance; empty when there were none. Exactly one per `finish`."""
+    """All words of an utterance; empty when there were none. Exactly one per `finish`, unless it is given up first."""
 
     utterance: UtteranceId
     text: str
@@ -72,7 +72,7 @@ OnHeard = Callable[[Heard], None]
 
 
 class SttStream(Protocol):
-    """One call's ear. None of `begin`, `push` and `finish` may block or raise; trouble is told as `Failed`."""
+    """One call's ear. Nothing but `aclose` may block, and nothing may raise; trouble is told as `Failed`."""
 
     def begin(self, utterance: UtteranceId) -> None:
         """Take what is pushed from now on as `utterance`. Earlier ones may still await their final."""
@@ -84,6 +84,10 @@ class SttStream(Protocol):
 
     def finish(self) -> None:
         """The utterance is over: tell its `Final` as soon as it can be known."""
+        ...
+
+    def give_up(self, utterance: UtteranceId) -> None:
+        """Nobody waits for the words of `utterance`, which is over, any more: spend nothing further on them."""
         ...
 
     async def aclose(self) -> None:

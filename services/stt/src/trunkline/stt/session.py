@@ -180,7 +180,7 @@ class CallHearing:
             self._shared.metrics.counts["utterances_forced"] += 1
         loop = asyncio.get_running_loop()
         timeout_s = self._shared.settings.final_timeout_ms / 1_000
-        utterance.deadline = loop.call_later(timeout_s, self._give_up, utterance, "no words in time")
+        utterance.deadline = loop.call_later(timeout_s, self._time_out, utterance, stream)
         stream.finish()
 
     def on_heard(self, heard: Heard) -> None:
@@ -202,6 +202,10 @@ class CallHearing:
                 self._settle(utterance)
             case Failed(reason=reason):
                 self._give_up(utterance, reason)
+
+    def _time_out(self, utterance: _Utterance, stream: SttStream) -> None:
+        self._give_up(utterance, "no words in time")
+        stream.give_up(utterance.id)
 
     def _give_up(self, utterance: _Utterance, why: str) -> None:
         self._shared.metrics.counts["finals_missing"] += 1

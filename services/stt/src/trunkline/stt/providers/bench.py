@@ -31,6 +31,9 @@ class BenchStream:
             utterance, self._utterance = self._utterance, None
             self._on_heard(FinalWords(utterance, TEXT))
 
+    def give_up(self, utterance: UtteranceId) -> None:
+        """Owe nothing."""
+
     async def aclose(self) -> None:
         """Hold nothing."""
 

@@ -13,6 +13,7 @@ pocketsphinx ships.
 """
 
 import asyncio
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ from trunkline.stt.provider import Final as FinalWords
 from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.pool import Answering, DecoderPool, Rank
 
+log = logging.getLogger("trunkline.stt.local")
+
 _PARTIAL_EVERY_BYTES: Final = 2 * samples_of_ms(400)
 _EARLY_BYTES: Final = 2 * samples_of_ms(160)
 """Silence after which what was said so far is decoded as if it were all: it mostly is."""
@@ -48,7 +51,7 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Grammar:
-    """A grammar of some agents, found right, and its automaton once that is made."""
+    """A grammar of some agents, and its automaton once that is made."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -79,7 +82,7 @@ class LocalStream:
         """How much the latest question was about."""
         self._so_far: Answering | None = None
         """The answer awaited, or the latest, to a question about what was recorded so far."""
-        self._finals: set[Answering] = set()
+        self._finals: dict[UtteranceId, Answering] = {}
 
     def begin(self, utterance: UtteranceId) -> None:
         """Start a new recording."""
@@ -102,24 +105,30 @@ class LocalStream:
             self._ask(self._utterance, Rank.PARTIAL)
 
     def finish(self) -> None:
-        """Have the whole recording decoded, unless that was begun when the caller fell silent."""
+        """Have the whole recording decoded, unless that was asked for when the caller fell silent."""
         if self._utterance is None:
             return
         utterance, self._utterance = self._utterance, None
         if self._so_far is not None and self._all_asked:
             final, self._so_far = self._so_far, None
+            self._pool.promote(final, Rank.FINAL)
         else:
             self._drop_so_far()
             final = self._pool.ask(Rank.FINAL, self._grammar.words_in(self._pcm))
         self._pcm = bytearray()
-        self._finals.add(final)
+        self._finals[utterance] = final
         final.add_done_callback(partial(self._on_final, utterance))
+
+    def give_up(self, utterance: UtteranceId) -> None:
+        """Take the question back, so that the decoders come to those whose words are still wanted."""
+        if (final := self._finals.get(utterance)) is not None:
+            final.cancel()
 
     async def aclose(self) -> None:
         """Forget what is under way."""
         self._utterance = None
         self._drop_so_far()
-        for final in list(self._finals):
+        for final in self._finals.values():
             final.cancel()
 
     @property
@@ -149,7 +158,7 @@ class LocalStream:
             self._on_heard(Partial(utterance, text))
 
     def _on_final(self, utterance: UtteranceId, answering: Answering) -> None:
-        self._finals.discard(answering)
+        self._finals.pop(utterance, None)
         if answering.cancelled():
             return
         if (error := answering.exception()) is not None:
@@ -171,7 +180,7 @@ class LocalProvider:
         settings = load(LocalSettings, "TRUNKLINE_POCKETSPHINX_", environ)
         self._pool = DecoderPool(settings.decoders or min(max(os.cpu_count() or 1, 2), 4))
         self._grammars: OrderedDict[str, _Grammar] = OrderedDict()
-        self._verdicts: dict[str, Answering] = {}
+        self._unjudged: dict[str, tuple[_Grammar, Answering]] = {}
 
     async def warm_up(self) -> None:
         """Start the decoders.
@@ -184,8 +193,11 @@ class LocalProvider:
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear for the phrases of ``stt.grammar``.
 
+        A new grammar is looked at first, for at most 300 ms. When the decoders are too busy for that, the call is
+        accepted with the grammar unseen: a wrong one then fails at the words of each utterance.
+
         Raises:
-            Misconfigured: there is no grammar, or it cannot be used.
+            Misconfigured: there is no grammar, or it was found wrong in time.
             Unavailable: the decoders do not start.
         """
         if not stt.grammar.strip():
@@ -201,19 +213,29 @@ class LocalProvider:
         await self._pool.aclose()
 
     async def _learn(self, text: str) -> _Grammar:
-        """Have a grammar looked at; its automaton, which takes longer than a claim may, follows later."""
+        """Return a grammar not known yet, unless it is found wrong within `_CHECK_S`."""
         # Calls of one agent come together: its grammar is looked at once.
-        verdict = self._verdicts.get(text)
-        if verdict is None:
-            verdict = self._verdicts[text] = self._pool.ask(Rank.CHECK, Question(Want.VERDICT, text))
-            verdict.add_done_callback(lambda _: self._verdicts.pop(text))
-        answer = await asyncio.shield(verdict)
+        if text not in self._unjudged:
+            verdict = self._pool.ask(Rank.CHECK, Question(Want.VERDICT, text))
+            self._unjudged[text] = _Grammar(text), verdict
+            verdict.add_done_callback(partial(self._on_verdict, text))
+        grammar, verdict = self._unjudged[text]
+        try:
+            async with asyncio.timeout(_CHECK_S):
+                answer = await asyncio.shield(verdict)
+        except TimeoutError:
+            log.warning("no verdict on the grammar in time; call accepted with it unseen")
+            return grammar
         if answer.problem:
             raise Misconfigured("stt.grammar", answer.problem)
-        if text in self._grammars:
-            return self._grammars[text]
-        grammar = self._grammars[text] = _Grammar(text)
+        return grammar
+
+    def _on_verdict(self, text: str, verdict: Answering) -> None:
+        """Remember a grammar found right; its automaton, which takes longer than a claim may, follows later."""
+        grammar, _ = self._unjudged.pop(text)
+        if verdict.cancelled() or verdict.exception() is not None or verdict.result().problem:
+            return
+        self._grammars[text] = grammar
         self._pool.ask(Rank.EARLY, Question(Want.AUTOMATON, text)).add_done_callback(grammar.compiled)
         if len(self._grammars) > _REMEMBERED_GRAMMARS:
             self._grammars.popitem(last=False)
-        return grammar

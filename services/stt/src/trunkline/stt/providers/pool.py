@@ -45,7 +45,9 @@ class DecoderPool:
 
     def __init__(self, size: int) -> None:
         self.size: Final = size
-        self._waiting: asyncio.PriorityQueue[tuple[Rank, int, Question, Answering]] = asyncio.PriorityQueue()
+        self._turns: asyncio.PriorityQueue[tuple[Rank, int, Answering]] = asyncio.PriorityQueue()
+        self._waiting: dict[Answering, Question] = {}
+        """What no decoder has begun. A turn whose question is not here any more is void."""
         self._count = itertools.count()
         self._busy = 0
         self._keepers: list[asyncio.Task[None]] = []
@@ -70,20 +72,34 @@ class DecoderPool:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        while not self._waiting.empty():
-            self._waiting.get_nowait()[3].cancel()
+        for answering in list(self._waiting):
+            answering.cancel()
 
     @property
     def spare(self) -> bool:
         """Whether a decoder may be spent on what nobody waits for."""
         reserved = 1 if self.size > 1 else 0
-        return self._waiting.empty() and self._busy < self.size - reserved
+        return not self._waiting and self._busy < self.size - reserved
 
     def ask(self, rank: Rank, question: Question) -> Answering:
         """Return the answer to come; it fails with `Unavailable`. Cancel it when it is not wanted any more."""
         answering: Answering = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((rank, next(self._count), question, answering))
+        self._waiting[answering] = question
+        # Once cancelled it is not kept until its turn: under load that may never come, and the question holds audio.
+        answering.add_done_callback(self._forget)
+        self._queue(rank, answering)
         return answering
+
+    def promote(self, answering: Answering, rank: Rank) -> None:
+        """Give a question a better `rank`, unless a decoder has begun with it."""
+        if answering in self._waiting:
+            self._queue(rank, answering)
+
+    def _queue(self, rank: Rank, answering: Answering) -> None:
+        self._turns.put_nowait((rank, next(self._count), answering))
+
+    def _forget(self, answering: Answering) -> None:
+        self._waiting.pop(answering, None)
 
     async def _keep(self) -> None:
         """Keep one process running."""
@@ -118,8 +134,9 @@ class DecoderPool:
 
     async def _feed(self, process: asyncio.subprocess.Process) -> None:
         while True:
-            _, _, question, answering = await self._waiting.get()
-            if answering.done():
+            _, _, answering = await self._turns.get()
+            question = self._waiting.pop(answering, None)
+            if question is None or answering.done():
                 continue
             self._busy += 1
             try:
