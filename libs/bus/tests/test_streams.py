@@ -136,6 +136,48 @@ def test_facts_emitted_while_the_server_is_away_arrive_once_and_in_order(caplog:
     assert sum(record.message == "facts are stored again" for record in caplog.records) == 1
 
 
+def test_a_flush_waits_for_what_was_emitted_before_it_and_not_for_what_comes_after() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            events = EventLog(bus, time.time)
+
+            async def emit_without_a_pause() -> None:
+                while True:
+                    while events.pending < 50:
+                        events.emit(CallId("busy"), key(0))
+                    await asyncio.sleep(0)
+
+            load = asyncio.create_task(emit_without_a_pause())
+            await asyncio.sleep(0)
+            events.emit(CALL, ENDED)
+            assert await events.flush(5.0)
+            assert events.pending > 0
+            assert await facts_in_stream(bus, CALL) == [ENDED]
+            assert events.counts == {"stored": events.stored, "dropped": 0}
+            load.cancel()
+            assert await events.flush(5.0)
+            assert events.pending == 0
+            await events.close()
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_a_flush_does_not_wait_for_facts_that_were_given_up() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            events = EventLog(bus, time.time, limit=1)
+            events.emit(CALL, STARTED)
+            events.emit(CALL, key(0))
+            assert events.dropped == 1
+            assert await events.flush(5.0)
+            assert await facts_in_stream(bus) == [STARTED]
+            await events.close()
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
 def test_somebody_who_only_listens_does_not_keep_the_stream_from_being_made() -> None:
     async def story(server: NatsServer) -> None:
         async with bus_on(server) as bus:

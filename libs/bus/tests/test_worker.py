@@ -25,10 +25,15 @@ def url() -> Iterator[str]:
 
 
 class Session:
-    def __init__(self) -> None:
+    def __init__(self, may_close: asyncio.Event | None = None) -> None:
         self.closed: str | None = None
+        self.closing = asyncio.Event()
+        self.may_close = may_close
 
     async def close(self, reason: str) -> None:
+        self.closing.set()
+        if self.may_close is not None:
+            await self.may_close.wait()
         self.closed = reason
 
 
@@ -43,6 +48,7 @@ class Stage:
         self.bus = bus
         self.opened: dict[CallId, Session] = {}
         self.slow = asyncio.Event()
+        self.may_close = asyncio.Event()
         self.worker = Worker(bus, stage="stt", worker=new_worker_id("stt"), capacity=capacity, open_call=self.open_call)
 
     async def open_call(self, claim: Claim) -> Session:
@@ -50,7 +56,7 @@ class Stage:
             raise Unservable("stt.grammar: no such grammar")
         if claim.agent.name == "slow":
             await self.slow.wait()
-        self.opened[claim.call] = Session()
+        self.opened[claim.call] = Session(self.may_close if claim.agent.name == "lingers" else None)
         return self.opened[claim.call]
 
     async def ask(self, claim: Claim) -> Claimed | Refused:
@@ -184,6 +190,107 @@ def test_a_call_whose_edge_fell_silent_is_let_go(url):
         while one.worker.calls:
             await asyncio.sleep(0.05)
         assert one.opened[claim.call].closed == "edge-lost"
+
+    run(url, story)
+
+
+async def until_silent(one: Stage, *claims: Claim) -> None:
+    """Return when every one of `claims` has begun to close."""
+    await asyncio.gather(*(one.opened[claim.call].closing.wait() for claim in claims))
+
+
+def test_orphans_are_let_go_all_at_once_however_long_one_takes(url):
+    async def story(one: Stage) -> None:
+        slow, quick = claim_of("a", agent="lingers"), claim_of("b")
+        await one.ask(slow)
+        await one.ask(quick)
+        await until_silent(one, slow, quick)
+        assert one.opened[quick.call].closed == "edge-lost"
+        assert one.opened[slow.call].closed is None
+        one.may_close.set()
+
+    run(url, story)
+
+
+def test_a_worker_that_stops_lets_all_calls_go_at_once_and_waits_for_the_last(url):
+    async def story(one: Stage) -> None:
+        slow, quick = claim_of("a", agent="lingers"), claim_of("b")
+        await one.ask(slow)
+        await one.ask(quick)
+        stop = asyncio.create_task(one.worker.stop())
+        await until_silent(one, slow, quick)
+        assert not stop.done()
+        one.may_close.set()
+        await stop
+        assert one.opened[slow.call].closed == one.opened[quick.call].closed == "worker-stopped"
+
+    run(url, story)
+
+
+def test_a_worker_that_stops_waits_for_a_call_that_was_being_let_go_already(url):
+    async def story(one: Stage) -> None:
+        slow = claim_of("a", agent="lingers")
+        await one.ask(slow)
+        release = asyncio.create_task(one.release(slow))
+        await until_silent(one, slow)
+        stop = asyncio.create_task(one.worker.stop())
+        await one.bus.flush()
+        assert not stop.done()
+        one.may_close.set()
+        await stop
+        assert one.opened[slow.call].closed == "call-ended"
+        assert (await release).known
+
+    run(url, story)
+
+
+def test_a_drain_does_not_end_while_a_call_is_still_closing(url):
+    async def story(one: Stage) -> None:
+        slow, quick = claim_of("a", agent="lingers"), claim_of("b")
+        await one.ask(slow)
+        await one.ask(quick)
+        drain = asyncio.create_task(one.worker.drain())
+        release = asyncio.create_task(one.release(slow))
+        await until_silent(one, slow)
+        assert (await one.release(quick)).known
+        await one.bus.flush()
+        assert not drain.done()
+        one.may_close.set()
+        await drain
+        assert (await release).known
+
+    run(url, story)
+
+
+def test_two_releases_of_a_call_at_once_are_both_answered_when_it_is_closed(url):
+    async def story(one: Stage) -> None:
+        slow = claim_of("a", agent="lingers")
+        await one.ask(slow)
+        releases = [asyncio.create_task(one.release(slow)) for _ in range(2)]
+        await until_silent(one, slow)
+        await one.bus.flush()
+        assert not any(release.done() for release in releases)
+        one.may_close.set()
+        assert [(await release).known for release in releases] == [True, True]
+
+    run(url, story)
+
+
+def test_a_call_claimed_again_while_it_closes_is_opened_after_that(url):
+    async def story(one: Stage) -> None:
+        slow = claim_of("a", agent="lingers")
+        await one.ask(slow)
+        first = one.opened[slow.call]
+        release = asyncio.create_task(one.release(slow))
+        await until_silent(one, slow)
+        claim = asyncio.create_task(one.ask(claim_of("a", epoch=2)))
+        await one.bus.flush()
+        assert one.opened[slow.call] is first
+        one.may_close.set()
+        assert isinstance(await claim, Claimed)
+        assert first.closed == "call-ended"
+        assert (await release).known
+        assert one.worker.calls == 1
 
     run(url, story)
 

@@ -1,5 +1,6 @@
 """The life of a process, with real signals."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from trunkline.runtime.process import Chassis, Service, _live
+from trunkline.runtime.settings import BaseSettings, HttpSettings
 
 pytestmark = pytest.mark.integration
 
@@ -145,3 +149,46 @@ def test_a_misspelt_variable_is_logged_with_what_was_meant():
         echo.process.send_signal(signal.SIGINT)
         echo.process.wait(5)
         assert "did you mean TRUNKLINE_ECHO_DRAIN_TAKES_S?" in echo.process.stderr.read()
+
+
+@pytest.mark.parametrize("step", ["build", "start"])
+def test_a_service_that_breaks_while_it_starts_ends_the_process_with_a_traceback_and_code_1(step):
+    with service(TRUNKLINE_ECHO_BREAKS=step) as echo:
+        assert echo.process.wait(10) == 1
+        told = echo.process.stderr.read()
+        assert f"RuntimeError: {step} is broken" in told
+        assert "Task" not in told.split("RuntimeError")[-1]  # asyncio's complaint of what was left behind
+
+
+def test_a_service_that_breaks_while_it_starts_leaves_nothing_behind():
+    async def broken(_settings: HttpSettings, _chassis: Chassis) -> Service:
+        raise RuntimeError("broken")
+
+    async def story() -> tuple[object, ...]:
+        port = free_port()
+        web = HttpSettings(http_port=port)
+        with pytest.raises(RuntimeError, match="broken"):
+            await _live("echo", BaseSettings(), web, web, broken)
+        await asyncio.sleep(0)  # what was cancelled ends
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    assert asyncio.run(story()) == (signal.SIG_DFL, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("broken", "show_pii", "told"),
+    [("task", "", False), ("callback", "", False), ("task", "true", True), ("callback", "true", True)],
+)
+def test_what_nobody_caught_is_logged_and_tells_what_is_private_only_when_asked_to(broken, show_pii, told):
+    with service(TRUNKLINE_ECHO_BREAKS=broken, TRUNKLINE_LOG_PII=show_pii) as echo:
+        echo.wait_ready()
+        echo.process.send_signal(signal.SIGINT)
+        assert echo.process.wait(5) == 0
+        lines = [json.loads(line) for line in echo.process.stderr]
+        (line,) = [line for line in lines if line["message"] == "unhandled exception"]
+        assert "in broken" in line["exception"]
+        assert ("+4915112345678" in str(lines)) is told
+        assert line["task"] == ("the-task" if broken == "task" else None)

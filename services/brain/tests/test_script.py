@@ -168,9 +168,45 @@ def test_words_that_nobody_answered_are_answered_with_those_that_follow() -> Non
     assert said(LOOK, *caller("thanks"), agent("You are welcome."), *caller("hm")) != "You are welcome."
 
 
-def test_notes_and_apologies_change_nothing() -> None:
-    history: list[Message] = [agent("Welcome!"), SystemNote(text="key 1"), *caller("thanks")]
-    assert said(LOOK, *history) == "You are welcome."
+def keys(pressed: str) -> SystemNote:
+    return SystemNote(text=f"The caller pressed the keys {pressed}")
+
+
+def test_keys_are_heard_like_words() -> None:
+    script = Script(
+        slots={"pin": Slot(hear="pressed (?P<value>.+) hash")},
+        rules=(
+            Rule(known=("pin",), say="Your number is {pin}."),
+            Rule(hear="^pressed zero$", say="One moment."),
+            Rule(hear="^pressed star d$", say="Secret."),
+        ),
+        fallback="Pardon?",
+    )
+    assert said(script, keys("0")) == "One moment."
+    assert said(script, *caller("hello"), agent("Pardon?"), keys("0")) == "One moment."
+    assert said(script, keys("12#")) == "Your number is one two."
+    assert said(script, keys("*D")) == "Secret."
+
+
+def test_keys_and_notes_that_no_rule_hears_are_answered_by_the_fallback_not_by_the_last_answer() -> None:
+    script = Script(rules=(Rule(hear="hello", say="Good evening."),), fallback="Pardon?")
+    history = [*caller("hello"), agent("Good evening.")]
+    assert said(script, *history, keys("12#")) == "Pardon?"
+    assert said(script, *history, SystemNote(text="The transfer failed")) == "Pardon?"
+    assert said(script, keys("1")) == "Pardon?"
+
+
+def test_what_answers_a_question_is_not_looked_for_among_keys() -> None:
+    slots = {"name": Slot(hear_when_asked=r"^(?P<value>\w+ \w+)", proper=True)}
+    rules = (Rule(known=("name",), say="Thank you, {name}."), Rule(say="And your name?", asks=("name",)))
+    asked = [*caller("hello"), agent("And your name?")]
+    assert said(Script(slots=slots, rules=rules), *asked, keys("1")) == "And your name?"
+    later = [*asked, keys("1"), agent("And your name?"), *caller("anna miller")]
+    assert said(Script(slots=slots, rules=rules), *later) == "Thank you, Anna Miller."
+
+
+def test_a_note_that_nobody_answered_is_answered_with_the_words_that_follow() -> None:
+    assert said(LOOK, agent("Welcome!"), keys("1"), *caller("thanks")) == "You are welcome."
 
 
 TOOLS = (Tool(name="look", parameters={"required": ["day"]}, returns=("free", "other")),)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline.brain.errors import Misconfigured, ToolFailed
+from trunkline.brain.imports import import_all
 from trunkline.brain.tools import MAX_RESULT_BYTES, AgentTools, InstalledTools, ToolCallInfo
 from trunkline.proto.agent import Agent, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
@@ -49,6 +50,29 @@ def long_winded(arguments: dict[str, Any], call: ToolCallInfo) -> str:
 
 def unsayable(arguments: dict[str, Any], call: ToolCallInfo) -> object:
     return {"arguments": arguments, "call": call, "what": object()}
+
+
+def endless(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    around: list[object] = [arguments, call.call]
+    around.append(around)
+    return around
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+ENDS = (SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), Unreadable())
+"""What might end more than the tool that raises it."""
+
+
+async def cancels_itself(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+    return arguments, call
 
 
 async def never(arguments: dict[str, Any], call: ToolCallInfo) -> object:
@@ -124,6 +148,50 @@ def test_an_unforeseen_error_is_not_repeated_to_the_model() -> None:
     assert failure(with_tool(unsayable)) == "it failed unexpectedly."
 
 
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+def test_whatever_ends_a_tool_ends_nothing_else(error: BaseException) -> None:
+    def in_a_thread(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+        raise error
+
+    async def on_the_loop(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+        await asyncio.sleep(0)
+        raise error
+
+    def returns_an_awaitable(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+        return on_the_loop(arguments, call)
+
+    for function in (in_a_thread, on_the_loop, returns_an_awaitable):
+        assert failure(with_tool(function)) == "it failed unexpectedly."
+
+
+def test_a_tool_that_cancels_its_task_cancels_only_itself() -> None:
+    assert failure(with_tool(cancels_itself)) == "it failed unexpectedly."
+
+
+@pytest.mark.parametrize("function", [never, stuck])
+def test_whoever_waits_for_a_tool_can_be_cancelled(function: Callable[..., object]) -> None:
+    async def story() -> None:
+        waiting = asyncio.create_task(with_tool(function).run("it", "{}", CALL))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    try:
+        asyncio.run(story())
+    finally:
+        RELEASE.set()
+
+
+def test_a_result_nested_without_end_is_a_failure() -> None:
+    assert failure(with_tool(endless)) == "it failed unexpectedly."
+
+
+def test_arguments_that_cannot_be_read_at_all_are_a_failure() -> None:
+    assert failure(with_tool(echo), "[" * 100_000).startswith("The arguments are no JSON")
+    assert failure(with_tool(echo), '{"a": "\ud800"}').startswith("The arguments are no JSON")
+
+
 def test_a_result_too_long_is_a_failure() -> None:
     assert failure(with_tool(long_winded)).startswith("The result of it is too long")
 
@@ -166,3 +234,43 @@ def test_a_tool_that_cannot_be_had_is_named_by_its_place(names: tuple[str, ...],
 
 def test_the_demo_s_tools_are_installed() -> None:
     assert {"check_table", "book_table"} <= set(InstalledTools().names())
+
+
+class Installed(EntryPoint):
+    """An entry point whose import does what the test says. Tests have no modules that could be imported by name."""
+
+    def load(self) -> object:
+        return LOADS[self.name]()
+
+
+HERE = threading.Event()
+LOADS: dict[str, Callable[[], object]] = {
+    "slow": lambda: HERE.wait(10),
+    "exits": lambda: exec("raise SystemExit(1)"),  # noqa: S102
+    "broken": lambda: exec("raise RuntimeError('no licence')"),  # noqa: S102
+    "hangs": lambda: RELEASE.wait(10),
+    "length": lambda: len,
+}
+
+
+def test_installed_parts_are_imported_off_the_loop_and_one_that_fails_harms_no_other() -> None:
+    async def story() -> InstalledTools:
+        asyncio.get_running_loop().call_soon(HERE.set)  # which a blocked loop would not do
+        points = [Installed(name, f"acme:{name}", "trunkline.tools") for name in LOADS]
+        return InstalledTools(await import_all(points, within_s=0.2))
+
+    RELEASE.clear()
+    try:
+        tools = asyncio.run(story())
+    finally:
+        RELEASE.set()
+    assert tools.names() == sorted(LOADS)
+    tools.open(Agent(name="a", tools=(Tool(name="length"), Tool(name="slow"))))
+    for name, problem in {
+        "exits": "SystemExit was raised",
+        "broken": "no licence",
+        "hangs": "longer than 0.2 s",
+    }.items():
+        for _ in range(2):
+            with pytest.raises(Misconfigured, match=rf"{name}' \(acme:{name}\) cannot be imported: .*{problem}"):
+                tools.open(Agent(name="a", tools=(Tool(name=name),)))

@@ -94,6 +94,7 @@ class Voice(Stage):
     def __init__(self, bus):
         super().__init__("tts", bus)
         self.tone_ms = 400
+        self.rate_hz = 8000
         self.seq = 0
 
     async def start(self):
@@ -111,7 +112,7 @@ class Voice(Stage):
             payload = np.full(8 * CHUNK_MS, 1_000 * say.utterance, "<i2").tobytes() if self.tone_ms else b""
             chunk = AudioChunk(
                 Codec.PCM16,
-                8000,
+                self.rate_hz,
                 Flag.LAST if index == count - 1 else Flag.NONE,
                 held.claim.epoch if epoch is None else epoch,
                 self.seq,

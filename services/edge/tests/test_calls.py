@@ -1,9 +1,12 @@
 """Whole calls through a real edge, NATS and WebSocket; the workers are small ones that keep what they get."""
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from trunkline.proto import subjects
 from trunkline.proto.events import CallEnded, CallStarted, KeyPressed, StageAssigned, StageLost
@@ -20,6 +23,15 @@ from trunkline.proto.messages import (
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
+
+START = {
+    "accountSid": "AC1",
+    "tracks": ["inbound"],
+    "streamSid": "MZ" + "e" * 32,
+    "callSid": "CA" + "e" * 32,
+    "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+    "customParameters": {"agent": "restaurant"},
+}
 
 
 def whole(rig, call, recording):
@@ -120,6 +132,28 @@ class TestAGoodCall:
                     assert np.count_nonzero(recording.right) == 8 * rig.voice.tone_ms
 
         asyncio.run(story())
+
+
+class TestAgentAudioOfAWrongRate:
+    def test_is_not_heard_but_its_utterance_ends_and_the_log_complains_once(self, edge_rig, warnings_of):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.rate_hz = 16_000
+                rig.mind.greeting = 2
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(20, dial=dial))
+                await rig.until(lambda: len(rig.told(call, "playout")) == 2)
+                await rig.bus.publish(subjects.control(call), HangUp(epoch=1, generation=1, reason="enough"))
+                _, recording = await placed
+                assert not recording.right.any()
+                assert rig.told(call, "playout") == [
+                    PlayoutFinished(generation=1, utterance=number, heard_ms=0) for number in (1, 2)
+                ]
+                assert rig.metrics.dropped["audio_rate"] == 8
+
+        asyncio.run(story())
+        assert warnings_of().count("agent audio of a wrong sample rate dropped") == 1
 
 
 class TestAnInterrupt:
@@ -337,6 +371,45 @@ class TestTheEnd:
                 assert recording.close_code == 1013
                 assert rig.facts(call)[-1].reason == "edge-stopped"
                 rig.edge.exchange.stop = lambda: asyncio.sleep(0)
+
+        asyncio.run(story())
+
+    def test_is_not_followed_by_a_call_that_had_connected_before_it(self, edge_rig, warnings_of):
+        async def story():
+            async with edge_rig() as rig:
+                async with connect(rig.ws, compression=None) as socket:
+                    await rig.edge.exchange.stop()
+                    rig.edge.exchange.stop = lambda: asyncio.sleep(0)
+                    await socket.send(json.dumps({"event": "start", "streamSid": START["streamSid"], "start": START}))
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+                    assert (socket.close_code, socket.close_reason) == (1013, "the edge is stopping")
+                assert rig.metrics.refused == {"edge-stopping": 1}
+                assert not rig.metrics.ended
+
+        asyncio.run(story())
+        assert "fact after the end of the log" not in warnings_of("trunkline.bus")
+
+    def test_begins_with_letting_nobody_in(self, edge_rig):
+        async def refused(rig):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            except OSError:
+                return True
+            writer.close()
+            return False
+
+        async def story():
+            async with edge_rig() as rig:
+                rig.edge.exchange._empty.clear()  # as while a call takes its time to end
+                stopping = asyncio.create_task(rig.edge.stop())
+                rig.edge.stop = lambda: asyncio.sleep(0)
+                async with asyncio.timeout(2):
+                    while not await refused(rig):
+                        await asyncio.sleep(0.01)
+                assert not stopping.done()
+                rig.edge.exchange._empty.set()
+                await stopping
 
         asyncio.run(story())
 

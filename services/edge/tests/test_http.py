@@ -29,6 +29,7 @@ OUTBOUND = {
     "EDGE_PUBLIC_URL": "https://voice.example.com",
 }
 BEARER = {"Authorization": "Bearer sesame"}
+FORWARDED = {"X-Forwarded-For": "203.0.113.9"}
 
 
 @contextlib.asynccontextmanager
@@ -39,7 +40,12 @@ async def twilio_rest(status=201):
     async def create(request):
         asked.append((request.url.path, request.headers["authorization"], parse_qs((await request.body()).decode())))
         if status != 201:
-            body = {"code": 21211, "message": "The 'To' number is not valid", "status": status, "more_info": ""}
+            body = {
+                "code": 21211,
+                "message": "The 'To' number +15557654321 is not valid",
+                "status": status,
+                "more_info": "",
+            }
             return JSONResponse(body, status)
         return JSONResponse({"sid": "CA" + "7" * 32, "status": "queued"}, 201)
 
@@ -153,10 +159,27 @@ class TestPlacingACall:
         answer, asked = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"}, headers=headers)
         assert (answer.status_code, asked) == (401, [])
 
-    def test_passes_on_why_twilio_refused(self, edge_rig):
+    def test_passes_on_why_twilio_refused_and_logs_no_number(self, edge_rig, caplog):
         answer, _ = self.place(edge_rig, {"to": "+15557654321", "agent": "restaurant"}, status=400)
         assert answer.status_code == 502
         assert "21211" in answer.text
+        assert "+15557654321" in answer.text
+        [refused] = [vars(record) for record in caplog.records if record.message == "request refused"]
+        assert refused["problem"] == "Twilio refused the call: 400 21211"
+        assert "+15557654321" in refused["pii.problem"]
+        public = [value for record in caplog.records for key, value in vars(record).items() if "pii." not in key]
+        assert "+15557654321" not in repr(public)
+
+    def test_of_a_twilio_that_is_not_there_tells_what_went_wrong_to_the_one_who_asked(self, edge_rig):
+        async def story():
+            environ = OUTBOUND | {"TWILIO_API_URL": "http://127.0.0.1:1"}
+            async with edge_rig(**environ) as rig, client_of(rig) as client:
+                order = {"to": "+15557654321", "agent": "restaurant"}
+                return await client.post("/call/start", json=order, headers=BEARER)
+
+        answer = asyncio.run(story())
+        assert answer.status_code == 502
+        assert answer.text.startswith("Twilio could not be asked: ")
 
     @pytest.mark.parametrize("name", ["TWILIO_ACCOUNT_SID", "TWILIO_FROM", "EDGE_API_TOKEN"])
     def test_without_one_of_the_settings_names_exactly_that(self, edge_rig, name):
@@ -168,6 +191,50 @@ class TestPlacingACall:
         answer, _ = self.place(edge_rig, {"to": "+1555", "agent": "restaurant"}, without=tuple(OUTBOUND))
         assert answer.status_code == 503
         assert all(f"TRUNKLINE_{name}" in answer.text for name in OUTBOUND)
+
+
+class TestPagesOfTheProcess:
+    def ask(self, edge_rig, headers, paths=("/metrics", "/stats"), **environ):
+        async def story():
+            async with edge_rig(**environ) as rig, client_of(rig) as client:
+                return [await client.get(path, headers=headers) for path in paths]
+
+        return asyncio.run(story())
+
+    def test_are_for_this_machine(self, edge_rig):
+        assert [answer.status_code for answer in self.ask(edge_rig, {})] == [200, 200]
+
+    @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer"}])
+    @pytest.mark.parametrize("environ", [{}, OUTBOUND])
+    def test_are_not_for_those_a_proxy_forwards(self, edge_rig, headers, environ):
+        for answer in self.ask(edge_rig, headers | FORWARDED, **environ):
+            assert answer.status_code == 403
+            assert "TRUNKLINE_EDGE_API_TOKEN" in answer.text
+            assert "trunkline_edge" not in answer.text
+
+    def test_are_for_bearers_of_the_token_wherever_they_are(self, edge_rig):
+        answers = self.ask(edge_rig, BEARER | FORWARDED, **OUTBOUND)
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+    def test_about_health_are_for_everybody(self, edge_rig):
+        answers = self.ask(edge_rig, FORWARDED, ("/health/live", "/health/ready"))
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+    def test_show_what_the_bus_counts(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig, client_of(rig) as client:
+                await rig.good_call(0.3)
+                await rig.until(lambda: not rig.edge.exchange.calls)
+                assert await rig.edge.exchange.events.flush(5.0)
+                return (await client.get("/metrics")).text, (await client.get("/stats")).text
+
+        metrics, stats = asyncio.run(story())
+        assert 'trunkline_edge_bus_media_total{what="sent"}' in metrics
+        assert 'trunkline_edge_event_log_total{what="dropped"} 0.0' in metrics
+        assert 'trunkline_edge_event_log_total{what="stored"}' in metrics
+        assert "trunkline_edge_event_log_pending 0.0" in metrics
+        for row in ("media lane: sent", "events: stored", "events: dropped", "events: pending"):
+            assert row in stats
 
 
 class TestTheProcess:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from trunkline.events.retry import (
     FIRST_WAIT_S,
     GIVE_UP_AFTER_S,
+    GIVE_UP_REFUSED_AFTER_S,
     LONGEST_RETRY_AFTER_S,
     LONGEST_WAIT_S,
     Answered,
@@ -16,6 +17,7 @@ from trunkline.events.retry import (
     TryAgain,
     Unanswered,
     judge,
+    refused,
     retry_after_s,
     wait_s,
 )
@@ -23,8 +25,8 @@ from trunkline.events.retry import (
 pytestmark = pytest.mark.unit
 
 
-def verdict(outcome: Outcome, attempt: int = 1, age_s: float = 1.0, jitter: float = 0.5):
-    return judge(outcome, attempt=attempt, age_s=age_s, jitter=jitter)
+def verdict(outcome: Outcome, attempt: int = 1, age_s: float = 1.0, refused_s: float = 0.0, jitter: float = 0.5):
+    return judge(outcome, attempt=attempt, age_s=age_s, refused_s=refused_s, jitter=jitter)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -32,9 +34,28 @@ def test_any_2xx_is_a_delivery_however_late(status):
     assert verdict(Answered(status), age_s=GIVE_UP_AFTER_S * 2) == Delivered()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422, 499])
+@pytest.mark.parametrize("status", [410, 413, 422])
 def test_a_final_refusal_is_given_up_at_once(status):
     assert isinstance(verdict(Answered(status)), GiveUp)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 499])
+def test_any_other_refusal_is_believed_after_an_hour_and_not_before(status):
+    outcome = Answered(status)
+    assert refused(outcome)
+    assert verdict(outcome) == TryAgain(wait_s(1, 0.5), f"status {status}")
+    assert isinstance(verdict(outcome, refused_s=GIVE_UP_REFUSED_AFTER_S - 1), TryAgain)
+    assert verdict(outcome, refused_s=GIVE_UP_REFUSED_AFTER_S + 1) == GiveUp(f"status {status}, for 1 hour")
+
+
+def test_an_event_that_waited_for_hours_survives_a_first_refusal_all_the_same():
+    assert isinstance(verdict(Answered(404), age_s=20 * 3_600.0, refused_s=20.0), TryAgain)
+
+
+@pytest.mark.parametrize("outcome", [Answered(408), Answered(429), Answered(503), Answered(307), Unanswered("reset")])
+def test_what_is_no_refusal_has_a_day(outcome):
+    assert not refused(outcome)
+    assert isinstance(verdict(outcome, age_s=GIVE_UP_AFTER_S - 1, refused_s=0.0), TryAgain)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 408, 425, 429, 500, 502, 503, 504, 599])

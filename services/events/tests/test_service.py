@@ -24,6 +24,7 @@ from trunkline.events.service import EventsService, build
 from trunkline.events.settings import EventsSettings
 from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed
 from trunkline.proto.ids import CallId, WorkerId
+from trunkline.runtime.clock import SYSTEM, Clock
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings, SettingsError
 from trunkline.testing.nats_server import NatsServer, run_nats
@@ -104,8 +105,10 @@ def receiving(
 
 
 @contextlib.asynccontextmanager
-async def serving(server: NatsServer, **settings: object) -> AsyncIterator[tuple[EventsService, Chassis]]:
-    chassis = Chassis("events", BaseSettings(nats_url=server.url))
+async def serving(
+    server: NatsServer, *, clock: Clock = SYSTEM, **settings: object
+) -> AsyncIterator[tuple[EventsService, Chassis]]:
+    chassis = Chassis("events", BaseSettings(nats_url=server.url), clock=clock)
     service = await build(EventsSettings(**settings), chassis)  # type: ignore[arg-type]
     await service.start()
     chassis.started = True
@@ -280,6 +283,62 @@ def test_what_is_refused_for_good_is_given_up_with_one_line_and_blocks_nobody(ca
     with run_nats() as server:
         asyncio.run(story(server))
     assert sum(record.message == "event given up" for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_receiver_that_is_being_deployed_behind_its_proxy_loses_nothing(status):
+    async def story(server: NatsServer) -> None:
+        with receiving(lambda _event, tries: 200 if tries > 1 else status) as (url, receiver):
+            async with event_log(server) as log, serving(server, webhook_url=url) as (_, chassis):
+                await emit(log, A, STARTED, key(1))
+                await emit(log, B, key(2))
+                await eventually(lambda: len(receiver.taken) == 3)
+                assert receiver.of(A)[-1:] == as_json(key(1))
+                assert metric(chassis, "given_up_total", "webhook") == 0
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_a_refusal_is_believed_an_hour_after_the_first_one_and_the_next_event_goes_on():
+    """The sink's clock is wound on by the receiver."""
+
+    async def story(server: NatsServer) -> None:
+        seconds = [time.time()]
+
+        class Wound:
+            monotonic = staticmethod(time.monotonic)
+            wall = staticmethod(lambda: seconds[0])
+
+        def answer(event: dict, _tries: int) -> int:
+            if event["fact"].get("digit") != "1":
+                return 200
+            seconds[0] += 1_801
+            return 404
+
+        with receiving(answer) as (url, receiver):
+            async with event_log(server) as log, serving(server, clock=Wound(), webhook_url=url) as (_, chassis):
+                await emit(log, A, key(1), key(2))
+                await eventually(lambda: len(receiver.taken) == 1)
+                assert max(receiver.tries.values()) == 3
+                assert receiver.of(A) == as_json(key(2))
+                assert metric(chassis, "given_up_total", "webhook") == 1
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_what_the_bus_and_the_readers_count_is_shown(tmp_path):
+    async def story(server: NatsServer) -> None:
+        async with serving(server, file=str(tmp_path / "events.jsonl")) as (service, chassis):
+            service._bus.media.counts["slow_consumer"] += 3
+            assert chassis.registry.get_sample_value("trunkline_events_bus_media_total", {"what": "slow_consumer"}) == 3
+            page = chassis.page()
+            assert "slow_consumer" in page
+            assert "skipped, no events" in page
+
+    with run_nats() as server:
+        asyncio.run(story(server))
 
 
 def test_one_call_that_fails_does_not_hold_up_the_others():

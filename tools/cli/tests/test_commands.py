@@ -75,3 +75,15 @@ def test_the_note_of_a_dev_that_is_gone_is_not_believed(tmp_path):
     note(tmp_path, pid=2**22 + 1)
     with pytest.raises(NoBus):
         find_nats_url("", {"XDG_RUNTIME_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("command", ["dev", "call", "demo"])
+def test_the_commands_of_other_packages_get_their_own_arguments(command, capsys):
+    with pytest.raises(SystemExit) as asked_for_help:
+        main([command, "--help"])
+    assert asked_for_help.value.code == 0
+    assert f"usage: trunkline {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as misspelt:
+        main([command, "--no-such-option"])
+    assert misspelt.value.code == 2
+    assert "--no-such-option" in capsys.readouterr().err

@@ -6,6 +6,7 @@ just filled up is refused, and the edge asks again.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from trunkline.bus.connection import Bus, Subscription
-from trunkline.bus.errors import Unservable
+from trunkline.bus.errors import BusUnavailable, Unservable
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
@@ -61,6 +62,7 @@ class Worker:
         self._stage = stage
         self._open_call = open_call
         self._held: dict[CallId, _Held] = {}
+        self._closing: dict[CallId, asyncio.Task[None]] = {}
         self._claiming: WeakValueDictionary[CallId, asyncio.Lock] = WeakValueDictionary()
         self._opening = 0
         self._draining = False
@@ -97,11 +99,11 @@ class Worker:
         await self._empty.wait()
 
     async def stop(self) -> None:
-        """Let every call go and fall silent."""
+        """Let every call go, all at once, and fall silent."""
         self._draining = True
         await self._settle_membership()
-        for call in list(self._held):
-            await self._let_go(call, "worker-stopped")
+        calls = [*self._held, *self._closing]
+        await asyncio.gather(*(self._let_go(call, "worker-stopped") for call in calls), return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -136,13 +138,12 @@ class Worker:
         if self._draining or (held is None and len(self._held) + self._opening >= self.capacity):
             return self._refuse(claim, "draining" if self._draining else "full", retry=True)
         self._opening += 1
+        self._note_empty()
         try:
-            if held is not None:
-                await self._let_go(claim.call, "claimed-again")
+            await self._let_go(claim.call, "claimed-again")
             self._edge_heard.setdefault(claim.edge, asyncio.get_running_loop().time())
             session = await self._open_call(claim)
             self._held[claim.call] = _Held(claim, session)
-            self._empty.clear()
         except Unservable as error:
             return self._refuse(claim, error.reason, retry=error.retry)
         except Exception:
@@ -150,6 +151,7 @@ class Worker:
             return self._refuse(claim, f"{self._stage} failed to open the call", retry=True)
         finally:
             self._opening -= 1
+            self._note_empty()
             await self._settle_membership()
         self.counts["claims_accepted"] += 1
         log.info("call claimed", extra={"call": claim.call, "epoch": claim.epoch, "agent": claim.agent.name})
@@ -163,23 +165,45 @@ class Worker:
     async def _on_release(self, data: bytes) -> Released:
         release = codec.decode(codec.RELEASE, data)
         held = self._held.get(release.call)
-        if held is None or held.claim.epoch > release.epoch:
-            return Released(known=False)
-        await self._let_go(release.call, release.reason)
-        return Released(known=True)
+        known = held.claim.epoch <= release.epoch if held is not None else release.call in self._closing
+        if known:
+            await self._let_go(release.call, release.reason)
+        return Released(known=known)
 
     async def _let_go(self, call: CallId, reason: str) -> None:
+        """Close what is held of a call; return when it is closed, whoever began it. Cancelling does not undo it."""
+        closing = self._begin_closing(call, reason)
+        if closing is not None:
+            await asyncio.shield(closing)
+
+    def _begin_closing(self, call: CallId, reason: str) -> asyncio.Task[None] | None:
+        """Close a call in a task of its own: a close may be slow, and must hold up no other."""
         held = self._held.pop(call, None)
-        if held is None:
-            return
+        if held is not None:
+            closing = asyncio.create_task(self._close(call, held.session, reason), name=f"close {call}")
+            self._closing[call] = closing
+            closing.add_done_callback(lambda _: self._closed(call))
+        return self._closing.get(call)
+
+    async def _close(self, call: CallId, session: CallSession, reason: str) -> None:
         try:
-            await held.session.close(reason)
+            await session.close(reason)
         except Exception:
             log.exception("call not closed cleanly", extra={"call": call})
-        if not self._held:
-            self._empty.set()
         log.info("call let go", extra={"call": call, "reason": reason})
-        await self._settle_membership()
+        with contextlib.suppress(BusUnavailable):  # closed for good, which ends the process by itself
+            await self._settle_membership()
+
+    def _closed(self, call: CallId) -> None:
+        del self._closing[call]
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        """Let `drain` end exactly when no call is being opened, held or closed."""
+        if self._held or self._closing or self._opening:
+            self._empty.clear()
+        else:
+            self._empty.set()
 
     async def _on_edge_alive(self, subject: str, _data: bytes) -> None:
         self._edge_heard[WorkerId(subjects.last_token(subject))] = asyncio.get_running_loop().time()
@@ -196,7 +220,6 @@ class Worker:
             edges = {held.claim.edge for held in self._held.values()}
             self._edge_heard = {edge: self._edge_heard.get(edge, now) for edge in edges}
             gone = {edge for edge, heard in self._edge_heard.items() if now - heard > ORPHAN_S}
-            for call, held in list(self._held.items()):
-                if held.claim.edge in gone:
-                    self.counts["orphans"] += 1
-                    await self._let_go(call, "edge-lost")
+            for call in [call for call, held in self._held.items() if held.claim.edge in gone]:
+                self.counts["orphans"] += 1
+                self._begin_closing(call, "edge-lost")

@@ -1,12 +1,15 @@
 """Logs: JSON lines for machines, aligned text for a terminal.
 
 Messages are constant; what varies goes into fields (``extra=``). Fields that may hold what people said, their numbers
-or digits begin with ``pii.`` and are left out unless the process is told to show them.
+or digits begin with ``pii.`` and are left out unless the process is told to show them. So are the messages of exceptions,
+which may quote anything: of these, the frames and the types remain.
 """
 
 import logging
 import sys
-from collections.abc import Mapping
+import textwrap
+import traceback
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -15,6 +18,9 @@ import msgspec
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 _COLOURS = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+_CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+_MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def configure(
@@ -44,6 +50,43 @@ def fields_of(record: logging.LogRecord, *, show_pii: bool) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if show_pii or not key.startswith("pii.")}
 
 
+def exception_of(record: logging.LogRecord, *, show_pii: bool) -> str:
+    """Return the traceback of a record's exception; without messages and notes unless `show_pii`."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return ""
+    lines = traceback.format_exception(error) if show_pii else _without_messages(error, set())
+    return "".join(lines).rstrip("\n")
+
+
+def _without_messages(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Tell an exception as Python would (what led to it first), of each one only the frames and the type."""
+    chain: list[tuple[BaseException, str]] = []
+    at: BaseException | None = error
+    after = ""
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        chain.append((at, after))
+        if at.__cause__ is not None:
+            at, after = at.__cause__, _CAUSED
+        else:
+            at, after = None if at.__suppress_context__ else at.__context__, _MEANWHILE
+    for one, after in reversed(chain):
+        if one.__traceback__ is not None:
+            yield "Traceback (most recent call last):\n"
+            yield from traceback.format_tb(one.__traceback__)
+        yield f"{_name_of(type(one))}\n"
+        if isinstance(one, BaseExceptionGroup):
+            for number, member in enumerate(one.exceptions, start=1):
+                yield f"  --- {number} of {len(one.exceptions)} ---\n"
+                yield from (textwrap.indent(lines, "  ") for lines in _without_messages(member, seen))
+        yield after
+
+
+def _name_of(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, service, logger, message, then the fields."""
 
@@ -63,7 +106,7 @@ class JsonLines(logging.Formatter):
         }
         line.update(fields_of(record, show_pii=self._show_pii))
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = exception_of(record, show_pii=self._show_pii)
         return _ENCODER.encode(line).decode()
 
 
@@ -84,4 +127,4 @@ class TextLines(logging.Formatter):
         name = record.name.removeprefix("trunkline.")
         fields = " ".join(f"{k}={v}" for k, v in fields_of(record, show_pii=self._show_pii).items())
         line = f"{clock} {level} {name:<14} {record.getMessage()}" + (f"  {fields}" if fields else "")
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        return line + ("\n" + exception_of(record, show_pii=self._show_pii) if record.exc_info else "")

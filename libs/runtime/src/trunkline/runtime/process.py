@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -33,6 +33,7 @@ Rows = Callable[[], Iterable[tuple[str, object]]]
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 _STOP_S = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Service(Protocol):
@@ -152,7 +153,7 @@ def run(name: str, settings_type: type[S], build: Build[S]) -> None:
     except SettingsError as error:
         print(f"trunkline-{name}: {error}", file=sys.stderr)  # noqa: T201 - logs are not configured yet
         sys.exit(EXIT_SETTINGS)
-    logs.configure(name, base.log_level, base.log_format)
+    logs.configure(name, base.log_level, base.log_format, show_pii=base.log_pii)
     for sentence in unknown((settings_type, HttpSettings), prefix, os.environ):
         logging.getLogger(f"trunkline.{name}").warning("unknown setting", extra={"hint": sentence})
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -163,21 +164,32 @@ def run(name: str, settings_type: type[S], build: Build[S]) -> None:
 async def _live(name: str, base: BaseSettings, web: HttpSettings, settings: S, build: Build[S]) -> int:
     chassis = Chassis(name, base, os.environ)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    loop.set_exception_handler(lambda _, context: _unhandled(chassis.log, context))
+    for number in _SIGNALS:
         loop.add_signal_handler(number, chassis.on_signal, number)
     lag = asyncio.create_task(chassis.lag.watch(), name="loop-lag")
+    try:
+        return await _with_health(chassis, web, settings, build)
+    finally:
+        lag.cancel()
+        for number in _SIGNALS:  # from here on a signal ends a process that a stuck thread keeps alive
+            loop.remove_signal_handler(number)
+
+
+async def _with_health(chassis: Chassis, web: HttpSettings, settings: S, build: Build[S]) -> int:
     try:
         server = http.HttpServer(http.app_of(chassis.routes()), http.listen(web.http_host, web.http_port))
         await server.start()
     except OSError as error:
         chassis.log.error(  # noqa: TRY400 - the sentence says it all
-            "cannot serve health", extra={"problem": str(error), "setting": f"TRUNKLINE_{name.upper()}_HTTP_PORT"}
+            "cannot serve health",
+            extra={"problem": str(error), "setting": f"TRUNKLINE_{chassis.name.upper()}_HTTP_PORT"},
         )
         return EXIT_SETTINGS
     try:
         return await _serve(chassis, settings, build, server)
     except SettingsError as error:
-        print(f"trunkline-{name}: {error}", file=sys.stderr)  # noqa: T201 - a line for whoever typed the setting
+        print(f"trunkline-{chassis.name}: {error}", file=sys.stderr)  # noqa: T201 - a line for whoever typed the setting
         return EXIT_SETTINGS
     except OSError as error:
         # What it needs (the bus, a port, a file) is not there; the error says what and which setting to change.
@@ -185,13 +197,21 @@ async def _live(name: str, base: BaseSettings, web: HttpSettings, settings: S, b
         return EXIT_FAILED
     finally:
         await server.stop()
-        lag.cancel()
+
+
+def _unhandled(log: logging.Logger, context: dict[str, Any]) -> None:
+    """Log what no task or callback caught. asyncio's own line would quote the exception's message and arguments."""
+    task = context.get("task") or context.get("future")
+    name = task.get_name() if isinstance(task, asyncio.Task) else None
+    extra = {"task": name, "pii.what": context.get("message")}
+    log.error("unhandled exception", extra=extra, exc_info=context.get("exception"))
 
 
 async def _serve(chassis: Chassis, settings: S, build: Build[S], server: http.HttpServer) -> int:
-    stop = asyncio.create_task(chassis.stop_asked.wait(), name="until-asked")
+    asked = asyncio.create_task(chassis.stop_asked.wait(), name="until-asked")
     starting = asyncio.create_task(_start(chassis, settings, build), name="start")
-    await asyncio.wait({stop, starting}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
     if not starting.done():
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -203,7 +223,7 @@ async def _serve(chassis: Chassis, settings: S, build: Build[S], server: http.Ht
     gc.freeze()
     chassis.started = True
     chassis.log.info("ready", extra={"http": f"http://{server.host}:{server.port}"})
-    await stop
+    await chassis.stop_asked.wait()
     chassis.draining = True
     await _drain(chassis, service)
     try:

@@ -27,6 +27,8 @@ class BaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: str = "nats://127.0.0.1:4222"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
+    log_pii: bool = False
+    """Whether logs show what people said, their numbers and digits, and the messages of exceptions."""
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 3_600.0
     """How long a process that was asked to stop (SIGTERM) waits for its calls."""
 

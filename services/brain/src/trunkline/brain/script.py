@@ -4,7 +4,7 @@ Pure and stateless. Everything it knows it finds again by going through the hist
 results fill fields, and at each place where the agent answered, the rules that were taken then are taken again. So a
 worker that takes over a call answers as the one before would have.
 
-A *moment* is something that wants an answer: words of the caller, or a result. Words that nobody answered, because the
+A *moment* is something that wants an answer: words of the caller, keys they pressed, or a result. Words that nobody answered, because the
 caller went on, are answered together with those that follow.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.brain.llm import AgentSaid, CallerSaid, Message, ToolAnswered, ToolAsked
+from trunkline.brain.llm import AgentSaid, CallerSaid, Message, SystemNote, ToolAnswered, ToolAsked
 from trunkline.proto.agent import Rule, Script, Slot, Tool
 
 HEARD: Final = "heard"
@@ -25,6 +25,12 @@ _RESERVED: Final = frozenset({HEARD, FAILED})
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _FILL: Final = re.compile(r"\{([^{}]*)\}")
 _SIGNS: Final = re.compile(r"(?<!\d)[.:]|[.:](?!\d)|[^\w\s':.]|_")
+_KEYS: Final = re.compile(r"\bpressed\b.*?(?P<keys>[0-9*#A-D]+)\W*$", re.DOTALL)
+_KEY_WORDS: Final[Mapping[str, str]] = {
+    **dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)),
+    "*": "star",
+    "#": "hash",
+}
 _HEARD_ENOUGH: Final = 0.5
 """A question counts as asked when the caller heard this part of what the agent said."""
 
@@ -54,7 +60,7 @@ def answer(script: Script, messages: Sequence[Message], tools: Collection[str]) 
     Returns:
         Words, a tool, or both; the fallback if no rule holds. Nothing at all when there is no moment to answer.
     """
-    moments = [at for at, message in enumerate(messages) if isinstance(message, CallerSaid | ToolAnswered)]
+    moments = [at for at, message in enumerate(messages) if isinstance(message, CallerSaid | SystemNote | ToolAnswered)]
     if not moments:
         return Reply()
     state = _State()
@@ -67,6 +73,14 @@ def answer(script: Script, messages: Sequence[Message], tools: Collection[str]) 
 def words_of(text: str) -> str:
     """Return `text` as slots and rules are matched: small letters, no punctuation but ``'`` and ``7:30``."""
     return " ".join(_SIGNS.sub(" ", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")).split())
+
+
+def words_of_note(text: str) -> str:
+    """Return a note as rules are matched: keys as ``pressed one two hash``, all else as words the caller said."""
+    pressed = _KEYS.search(text)
+    if pressed is None:
+        return words_of(text)
+    return " ".join(["pressed", *(_KEY_WORDS.get(key, key.lower()) for key in pressed["keys"])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,10 @@ class _State:
 def _fold(script: Script, state: _State, message: Message) -> _State:
     match message:
         case CallerSaid(text=text):
-            return _listen(script, state, words_of(text))
+            return _listen(script, state, words_of(text), asked=state.asked)
+        case SystemNote(text=text):
+            # Nobody said it: what answers a question in few words ("one", a name) is not to be found in it.
+            return _listen(script, state, words_of_note(text), asked=frozenset())
         case ToolAnswered():
             return _read(script, state, message)
         case ToolAsked() if state.waits:
@@ -102,10 +119,10 @@ def _fold(script: Script, state: _State, message: Message) -> _State:
             return state
 
 
-def _listen(script: Script, state: _State, words: str) -> _State:
+def _listen(script: Script, state: _State, words: str, *, asked: Collection[str]) -> _State:
     fills: dict[str, str] = {}
     for name, slot in script.slots.items():
-        value = _find(slot, words, asked=name in state.asked)
+        value = _find(slot, words, asked=name in asked)
         if value is not None:
             fills[name] = value
     known = {**state.known, **fills}

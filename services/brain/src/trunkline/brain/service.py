@@ -1,14 +1,18 @@
 """The brain as a process: claims calls and gives each a conversation."""
 
 from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import Final
 
 from prometheus_client import Gauge
 
 from trunkline.brain.errors import Misconfigured
+from trunkline.brain.imports import Imported, import_all
 from trunkline.brain.llm import llm_providers, provider_of
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
-from trunkline.brain.tools import InstalledTools
+from trunkline.brain.tools import ENTRY_POINTS, InstalledTools
 from trunkline.bus import Bus, EventLog, Unservable, Worker
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
@@ -17,15 +21,24 @@ from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import PluginError
 from trunkline.runtime.process import Chassis
 
+PROVIDERS: Final = "trunkline.llm_providers"
+
 
 class Brain:
-    """The service."""
+    """The service. Installed tools and providers come imported, because calls are claimed and held on the loop."""
 
-    def __init__(self, settings: BrainSettings, chassis: Chassis, bus: Bus) -> None:
+    def __init__(
+        self,
+        settings: BrainSettings,
+        chassis: Chassis,
+        bus: Bus,
+        tools: Iterable[Imported],
+        providers: Iterable[Imported],
+    ) -> None:
         self._bus = bus
         self._events = EventLog(bus, chassis.clock.wall)
-        self._providers = llm_providers(chassis.environ)
-        self._tools = InstalledTools()
+        self._providers = llm_providers(chassis.environ, providers)
+        self._tools = InstalledTools(tools)
         self._means = Means(bus, self._events, Steady(chassis.clock).now)
         self._counts: Counter[str] = Counter()
         self._worker = Worker(
@@ -73,6 +86,8 @@ class Brain:
 
 
 async def build(settings: BrainSettings, chassis: Chassis) -> Brain:
-    """Connect to the bus and return the service."""
+    """Import what is installed, connect to the bus and return the service."""
+    tools = await import_all(entry_points(group=ENTRY_POINTS))
+    providers = await import_all(entry_points(group=PROVIDERS))
     bus = await Bus.connect(chassis.base.nats_url, name="brain", on_lost=chassis.fail)
-    return Brain(settings, chassis, bus)
+    return Brain(settings, chassis, bus, tools, providers)

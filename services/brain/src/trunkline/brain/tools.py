@@ -8,14 +8,14 @@ tool runs in a thread of its own, because it may block.
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, cast
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
 from trunkline.brain.errors import Misconfigured, ToolFailed
+from trunkline.brain.threads import NoRoom, Threads, tame
 from trunkline.proto.agent import Agent, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
 
@@ -45,17 +45,35 @@ class ToolCallInfo(msgspec.Struct, frozen=True, kw_only=True):
 ToolFunction = Callable[[dict[str, Any], ToolCallInfo], object | Awaitable[object]]
 
 
+class Found(Protocol):
+    """An `EntryPoint`, or what looks like one."""
+
+    @property
+    def name(self) -> str:
+        """The name an agent gives."""
+        ...
+
+    @property
+    def value(self) -> str:
+        """Where it is, as ``module:function``."""
+        ...
+
+    def load(self) -> object:
+        """Return the function."""
+        ...
+
+
 class InstalledTools:
     """The tools that this process could offer.
 
     Args:
-        installed: entry points to offer instead of the installed ones.
+        installed: entry points to offer instead of the installed ones; imported already where calls are held.
     """
 
-    def __init__(self, installed: Iterable[EntryPoint] | None = None) -> None:
-        found = entry_points(group=ENTRY_POINTS) if installed is None else installed
+    def __init__(self, installed: Iterable[Found] | None = None) -> None:
+        found: Iterable[Found] = entry_points(group=ENTRY_POINTS) if installed is None else installed
         self._points = {point.name: point for point in found}
-        self._threads = _Threads(MAX_THREADS)
+        self._threads = Threads(MAX_THREADS)
 
     def names(self) -> list[str]:
         """Return the names an agent may give as ``tools[].name``."""
@@ -86,7 +104,7 @@ class InstalledTools:
 class AgentTools:
     """The tools of one agent."""
 
-    def __init__(self, functions: Mapping[str, tuple[Tool, ToolFunction]], threads: "_Threads") -> None:
+    def __init__(self, functions: Mapping[str, tuple[Tool, ToolFunction]], threads: Threads) -> None:
         self._functions = functions
         self._threads = threads
 
@@ -108,12 +126,20 @@ class AgentTools:
         if found is None:
             raise ToolFailed(f"There is no tool {name!r}. There are: {', '.join(self._functions) or 'none'}.")
         tool, function = found
-        given = _checked(arguments, tool.parameters)
+        limit = asyncio.timeout(tool.timeout_s)
+        cancellations = _cancellations()
         try:
-            async with asyncio.timeout(tool.timeout_s) as limit:
+            given = _checked(arguments, tool.parameters)
+            async with limit:
                 result = await self._result_of(function, given, call)
         except ToolFailed:
             raise
+        except asyncio.CancelledError as error:
+            if _cancellations() > cancellations:
+                raise
+            raise _unexpected(name, error, call) from error
+        except NoRoom as error:
+            raise ToolFailed("Too many tools are running. Try again later.") from error
         except TimeoutError as error:
             if limit.expired():
                 text = f"{name} took longer than {tool.timeout_s:g} s. Whether it had an effect is not known."
@@ -127,51 +153,32 @@ class AgentTools:
         return _encoded(name, result, call)
 
     async def _result_of(self, function: ToolFunction, arguments: dict[str, Any], call: ToolCallInfo) -> object:
-        if inspect.iscoroutinefunction(function):
-            return await cast("Awaitable[object]", function(arguments, call))
-        result = await self._threads.run(lambda: function(arguments, call))
-        return await result if inspect.isawaitable(result) else result
+        if not inspect.iscoroutinefunction(function):
+            result = await self._threads.run(lambda: function(arguments, call))
+            if not inspect.isawaitable(result):
+                return result
+            return await _alone(lambda: result)
+        return await _alone(lambda: cast("Awaitable[object]", function(arguments, call)))
 
 
-class _Threads:
-    """Runs functions in daemon threads: one that never returns must not keep the process from ending."""
+async def _alone(function: Callable[[], Awaitable[object]]) -> object:
+    """Await what `function` returns in a task of its own, which is all that it can cancel; cancelling cancels it."""
 
-    def __init__(self, limit: int) -> None:
-        self._room = threading.BoundedSemaphore(limit)
+    async def tamed() -> object:
+        try:
+            return await function()
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            # A task that ends by SystemExit takes the loop, and with it every call, along.
+            raise tame(error) from error
 
-    async def run(self, function: Callable[[], object]) -> object:
-        if not self._room.acquire(blocking=False):
-            raise ToolFailed("Too many tools are running. Try again later.")
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[object] = loop.create_future()
+    return await asyncio.create_task(tamed(), name="tool")
 
-        def settle(result: object, error: BaseException | None) -> None:
-            if outcome.done():
-                return
-            if error is None:
-                outcome.set_result(result)
-            else:
-                outcome.set_exception(error)
 
-        def work() -> None:
-            result: object = None
-            failure: BaseException | None = None
-            try:
-                result = function()
-            except StopIteration as error:
-                # A future cannot carry it.
-                failure = RuntimeError(f"the tool raised {error!r}")
-            except BaseException as error:  # noqa: BLE001  whatever ended the tool is its caller's to judge
-                failure = error
-            finally:
-                self._room.release()
-            try:
-                loop.call_soon_threadsafe(settle, result, failure)
-            except RuntimeError:
-                log.warning("tool returned after its loop had ended")
-
-        threading.Thread(target=work, name="trunkline-tool", daemon=True).start()
-        return await outcome
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -189,7 +196,7 @@ def _checked(arguments: str, schema: Mapping[str, object]) -> dict[str, Any]:
     """Return the arguments; check what models get wrong most: no object, missing or unknown names, wrong types."""
     try:
         given = msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolFailed(f"The arguments are no JSON: {error}.") from error
     if not isinstance(given, dict):
         raise ToolFailed("The arguments must be one JSON object.")
@@ -222,15 +229,14 @@ def _is(value: object, kind: object) -> bool:
 def _encoded(name: str, result: object, call: ToolCallInfo) -> str:
     try:
         encoded = msgspec.json.encode(result)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a result may be nested without end, or run code of its own when it is read
         raise _unexpected(name, error, call) from error
     if len(encoded) > MAX_RESULT_BYTES:
         raise ToolFailed(f"The result of {name} is too long: {len(encoded)} bytes, {MAX_RESULT_BYTES} at most.")
     return encoded.decode()
 
 
-def _unexpected(name: str, error: Exception, call: ToolCallInfo) -> ToolFailed:
+def _unexpected(name: str, error: BaseException, call: ToolCallInfo) -> ToolFailed:
     # The text of an unforeseen error may hold what neither model nor caller should hear: it goes to the log alone.
-    extra = {"call": call.call, "tool": name, "tool_call": call.tool_call, "pii.error": str(error)}
-    log.error("tool failed", extra=extra, exc_info=error)
+    log.error("tool failed", extra={"call": call.call, "tool": name, "tool_call": call.tool_call}, exc_info=error)
     return ToolFailed(f"{name} failed unexpectedly.")

@@ -87,17 +87,16 @@ class Exchange:
 
     async def answer(self, line: Line, carrier: Carrier) -> None:
         """Serve one carrier line from its first message to its close."""
-        started = None if self._closing else await self._begin(line, carrier)
-        if self._closing:
-            # Its end could not be told any more: the event log closes.
-            await self._refuse(line, "edge-stopping", TRY_AGAIN_LATER, "the edge is stopping")
-            return
+        started = await self._begin(line, carrier)
         if started is None:
             return
         call_id = call_id_of(carrier.name, started.carrier_call)
         name = started.agent or self._settings.default_agent
         agent = self.agents.get(name)
-        if agent is None:
+        if self._closing:
+            # Nobody would end it, and its end could not be stored: the event log closes.
+            await self._refuse(line, "edge-stopping", TRY_AGAIN_LATER, "the edge is stopping")
+        elif agent is None:
             known = ", ".join(self.agents.names)
             await self._refuse(
                 line, "no-such-agent", POLICY_VIOLATION, f"no such agent {name[:40]!r}; there are: {known}"

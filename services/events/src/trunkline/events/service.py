@@ -141,4 +141,5 @@ def _rows(sink: Sink) -> Iterable[tuple[str, object]]:
     yield "failed attempts", sink.metrics.retried_count
     yield "given up", sink.metrics.given_up_count
     yield "duplicates suppressed", sink.metrics.duplicate_count
+    yield "skipped, no events", sink.reader.counts["refused"]
     yield "not delivered yet", sink.reader.lag
