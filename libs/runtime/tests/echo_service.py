@@ -8,7 +8,6 @@ from msgspec import Meta
 
 from trunkline.runtime.process import Chassis, run
 
-
 NUMBER = "+4915112345678"
 """Private: it stands in messages of exceptions."""
 

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -82,6 +82,13 @@ async def never(arguments: dict[str, Any], call: ToolCallInfo) -> object:
 RELEASE = threading.Event()
 
 
+@pytest.fixture
+def threads_may_hang() -> Iterator[None]:
+    RELEASE.clear()
+    yield
+    RELEASE.set()
+
+
 def stuck(arguments: dict[str, Any], call: ToolCallInfo) -> object:
     RELEASE.wait(10)
     return arguments, call
@@ -150,15 +157,15 @@ def test_an_unforeseen_error_is_not_repeated_to_the_model() -> None:
 
 @pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
 def test_whatever_ends_a_tool_ends_nothing_else(error: BaseException) -> None:
-    def in_a_thread(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    def in_a_thread(*_: object) -> object:
         raise error
 
-    async def on_the_loop(arguments: dict[str, Any], call: ToolCallInfo) -> object:
+    async def on_the_loop(*_: object) -> object:
         await asyncio.sleep(0)
         raise error
 
-    def returns_an_awaitable(arguments: dict[str, Any], call: ToolCallInfo) -> object:
-        return on_the_loop(arguments, call)
+    def returns_an_awaitable(*_: object) -> object:
+        return on_the_loop()
 
     for function in (in_a_thread, on_the_loop, returns_an_awaitable):
         assert failure(with_tool(function)) == "it failed unexpectedly."
@@ -168,6 +175,7 @@ def test_a_tool_that_cancels_its_task_cancels_only_itself() -> None:
     assert failure(with_tool(cancels_itself)) == "it failed unexpectedly."
 
 
+@pytest.mark.usefixtures("threads_may_hang")
 @pytest.mark.parametrize("function", [never, stuck])
 def test_whoever_waits_for_a_tool_can_be_cancelled(function: Callable[..., object]) -> None:
     async def story() -> None:
@@ -177,10 +185,7 @@ def test_whoever_waits_for_a_tool_can_be_cancelled(function: Callable[..., objec
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    try:
-        asyncio.run(story())
-    finally:
-        RELEASE.set()
+    asyncio.run(story())
 
 
 def test_a_result_nested_without_end_is_a_failure() -> None:
@@ -196,13 +201,11 @@ def test_a_result_too_long_is_a_failure() -> None:
     assert failure(with_tool(long_winded)).startswith("The result of it is too long")
 
 
+@pytest.mark.usefixtures("threads_may_hang")
 def test_a_tool_that_takes_too_long_is_given_up_in_a_thread_or_not() -> None:
     text = "it took longer than 0.01 s. Whether it had an effect is not known."
     assert failure(with_tool(never, timeout_s=0.01)) == text
-    try:
-        assert failure(with_tool(stuck, timeout_s=0.01)) == text
-    finally:
-        RELEASE.set()
+    assert failure(with_tool(stuck, timeout_s=0.01)) == text
 
 
 def test_a_tool_the_agent_does_not_have_is_a_failure_not_a_crash() -> None:
@@ -253,17 +256,14 @@ LOADS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.usefixtures("threads_may_hang")
 def test_installed_parts_are_imported_off_the_loop_and_one_that_fails_harms_no_other() -> None:
     async def story() -> InstalledTools:
         asyncio.get_running_loop().call_soon(HERE.set)  # which a blocked loop would not do
         points = [Installed(name, f"acme:{name}", "trunkline.tools") for name in LOADS]
         return InstalledTools(await import_all(points, within_s=0.2))
 
-    RELEASE.clear()
-    try:
-        tools = asyncio.run(story())
-    finally:
-        RELEASE.set()
+    tools = asyncio.run(story())
     assert tools.names() == sorted(LOADS)
     tools.open(Agent(name="a", tools=(Tool(name="length"), Tool(name="slow"))))
     for name, problem in {

@@ -230,10 +230,10 @@ def test_what_is_given_up_is_decoded_no_more(grammar, voice):
             await told.wait(1)
             assert told.words == [Final(1, "yes please")]
             expired.give_up(0)
-            speak(expired, 2, voice.say("for two people"))
+            speak(expired, 2, voice.say("yes please"))
             expired.finish()
             await told.wait(2)
-            assert told.words[1:] == [Final(2, "for two people")]
+            assert told.words[1:] == [Final(2, "yes please")]
 
     asyncio.run(run())
 
@@ -277,7 +277,7 @@ def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_
                     streams = await asyncio.gather(told.stream(), told.stream())
             finally:
                 os.kill(decoder, signal.SIGCONT)
-            speak(streams[0], 7, voice.say("yes"))
+            speak(streams[0], 7, voice.say("yes please"))
             streams[0].finish()
             await told.wait(1)
             (failed,) = told.words

@@ -1,8 +1,8 @@
 """Logs: JSON lines for machines, aligned text for a terminal.
 
 Messages are constant; what varies goes into fields (``extra=``). Fields that may hold what people said, their numbers
-or digits begin with ``pii.`` and are left out unless the process is told to show them. So are the messages of exceptions,
-which may quote anything: of these, the frames and the types remain.
+or digits begin with ``pii.`` and are left out unless the process is told to show them. The messages of exceptions may
+quote any of that: they are left out as well, and frames and types remain.
 """
 
 import logging

@@ -51,6 +51,6 @@ async def _imported(point: EntryPoint, threads: Threads, within_s: float) -> Imp
             return Imported(point, await threads.run(point.load))
     except Exception as error:
         problem = f"it took longer than {within_s:g} s" if limit.expired() else str(error) or type(error).__name__
-        extra = {"group": point.group, "part": point.name, "module": point.value, "problem": problem}
+        extra = {"group": point.group, "part": point.name, "at": point.value, "problem": problem}
         log.exception("cannot import", extra=extra)
         return Imported(point, None, problem)

@@ -4,8 +4,8 @@ Pure and stateless. Everything it knows it finds again by going through the hist
 results fill fields, and at each place where the agent answered, the rules that were taken then are taken again. So a
 worker that takes over a call answers as the one before would have.
 
-A *moment* is something that wants an answer: words of the caller, keys they pressed, or a result. Words that nobody answered, because the
-caller went on, are answered together with those that follow.
+A *moment* is something that wants an answer: words of the caller, keys they pressed (or another note), or a result.
+Words that nobody answered, because the caller went on, are answered together with those that follow.
 """
 
 import re
@@ -26,11 +26,8 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _FILL: Final = re.compile(r"\{([^{}]*)\}")
 _SIGNS: Final = re.compile(r"(?<!\d)[.:]|[.:](?!\d)|[^\w\s':.]|_")
 _KEYS: Final = re.compile(r"\bpressed\b.*?(?P<keys>[0-9*#A-D]+)\W*$", re.DOTALL)
-_KEY_WORDS: Final[Mapping[str, str]] = {
-    **dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True)),
-    "*": "star",
-    "#": "hash",
-}
+_DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_KEY_WORDS: Final = {"*": "star", "#": "hash"} | {str(digit): word for digit, word in enumerate(_DIGITS)}
 _HEARD_ENOUGH: Final = 0.5
 """A question counts as asked when the caller heard this part of what the agent said."""
 
