@@ -24,11 +24,11 @@ Times are seconds of one steady clock that agrees with the wall clock; they come
 from typing import Final, Literal
 
 from trunkline.brain.caller import CallerTurn
+from trunkline.brain.delivery import Delivery
 from trunkline.brain.heard import Speaking
 from trunkline.brain.history import History
 from trunkline.brain.llm import ToolCall
 from trunkline.brain.markers import END_CALL, VOICEMAIL, Marker, MarkerFilter, Piece
-from trunkline.brain.measure import TurnTimes
 from trunkline.brain.moves import (
     ArmTimer,
     DisarmTimer,
@@ -38,7 +38,6 @@ from trunkline.brain.moves import (
     Opened,
     Order,
     RunTool,
-    Speak,
     StopThinking,
     Think,
     ThoughtCame,
@@ -48,12 +47,11 @@ from trunkline.brain.moves import (
     Told,
     ToolDone,
     ToolWanted,
-    Void,
 )
 from trunkline.brain.sentences import SentenceSplitter
 from trunkline.proto.agent import Agent
-from trunkline.proto.events import AgentSpoke, CallerBargedIn, ToolCalled, ToolReturned
-from trunkline.proto.ids import Epoch, Generation, ToolCallId, TurnId, UtteranceId
+from trunkline.proto.events import CallerBargedIn, ToolCalled, ToolReturned
+from trunkline.proto.ids import Epoch, Generation, ToolCallId, TurnId
 from trunkline.proto.messages import (
     DigitPressed,
     FinalTranscript,
@@ -72,11 +70,6 @@ LONGEST_SPEECH_S: Final = 40.0
 """STT ends every utterance sooner; when no end has come by then, none will."""
 LONGEST_THOUGHT_S: Final = 10.0
 """A model that streams nothing for so long has stalled."""
-START_SLACK_S: Final = 4.0
-"""How long after what is playing a sentence may take to begin before it is said again."""
-PLAYOUT_FACTOR: Final = 3.0
-PLAYOUT_SLACK_S: Final = 10.0
-"""How much longer than expected a sentence may play before the call goes on without its mark."""
 HANG_UP_AGAIN_S: Final = 2.0
 KEYS_END_S: Final = 0.15
 """How long ``#`` waits for the carrier to tell what was heard of the words it cut."""
@@ -92,13 +85,10 @@ class Conversation:
         self._started_at = started_at
         self.state: State = "listening"
         self.turn = TurnId(0)
-        self.generation = Generation(0)
         self.history = History()
-        self._utterance = UtteranceId(0)
+        self._mouth = Delivery(self.history, agent.tts.speed, self._do)
         self._thought = 0
-        self._speaking: Speaking | None = None
         self._answer = _Answer()
-        self._times: TurnTimes | None = None
         self._caller = CallerTurn()
         self._stt_epoch = Epoch(0)
         self._running: set[ToolCallId] = set()
@@ -108,6 +98,11 @@ class Conversation:
         self._ending: str | None = None
         self._due: dict[Timer, float] = {}
         self._out: list[Order] = []
+
+    @property
+    def generation(self) -> Generation:
+        """Which agent turn is current."""
+        return self._mouth.generation
 
     def handle(self, event: Told, at: float) -> list[Order]:
         """Take in `event`, which happened at `at`; return what is to be done, in order."""
@@ -127,7 +122,8 @@ class Conversation:
             case SpeechStarted() | PartialTranscript() | FinalTranscript() | TurnEnded():
                 self._heard_speech(event, at)
             case PlayoutStarted() | PlayoutFinished() | PlayoutCut():
-                self._heard_playout(event, at)
+                self._mouth.reported(event)
+                self._follow_playout(at)
             case ThoughtCame() | ToolWanted() | ThoughtEnded():
                 self._thought_about(event, at)
             case ToolDone():
@@ -142,7 +138,8 @@ class Conversation:
     # --- the call --------------------------------------------------------------------------------------------------
 
     def _open(self, event: Opened) -> None:
-        self.generation = Generation(event.generation + 1)
+        self._mouth.generation = event.generation
+        self._mouth.renew()
         self._do(ArmTimer("duration", self._started_at + self._agent.limits.max_duration_s))
         if self._agent.greeting:
             self._say_all(self._agent.greeting, self._started_at)
@@ -163,8 +160,7 @@ class Conversation:
     def close(self, at: float) -> list[Order]:
         """Return what is left to record when the call has ended, for whatever reason."""
         self._out = []
-        if self._speaking is not None:
-            self._settle(at, interrupted=not self._speaking.settled)
+        self._mouth.close(at, interrupted=self._mouth.current is not None and not self._mouth.current.settled)
         self.state = "over"
         return self._out
 
@@ -194,7 +190,7 @@ class Conversation:
 
     def _give_way(self, event: SpeechStarted, at: float) -> None:
         """The caller speaks while the agent thinks or speaks: stop, and listen."""
-        audible = self._speaking is not None and self._speaking.audible
+        audible = self._mouth.current is not None and self._mouth.current.audible
         reason: Literal["barge-in", "resumed-turn"] = "barge-in" if audible else "resumed-turn"
         self._silence_agent(reason, event.onset_at)
         if audible:
@@ -205,10 +201,9 @@ class Conversation:
         self.state = "listening"
 
     def _silence_agent(self, reason: Literal["barge-in", "resumed-turn"], onset_at: float) -> None:
-        self.generation = Generation(self.generation + 1)
         self._thought += 1  # whatever still streams in answers nobody's question
-        self._do(Void(self.generation, reason, onset_at), StopThinking())
-        self._do(DisarmTimer("playout"), DisarmTimer("thought"))
+        self._mouth.void(reason, onset_at)
+        self._do(StopThinking(), DisarmTimer("thought"))
 
     def _take_back(self) -> None:
         """Nothing of the answer was heard: the caller's words and those to come are one turn.
@@ -216,11 +211,11 @@ class Conversation:
         What answers nobody (a greeting, a reprompt, sentences said again) is not taken back: if the sound turns out to
         be no words, it is still to be said.
         """
-        unheard = self._speaking.utterances if self._speaking is not None else []
+        unheard = self._mouth.current.utterances if self._mouth.current is not None else []
         said = self.history.take_back(unheard)
         if said is None:
             return
-        self._speaking = None
+        self._mouth.current = None
         self._caller.resume(said)
         self.turn = TurnId(self.turn - 1)
 
@@ -233,25 +228,24 @@ class Conversation:
             self._caller = CallerTurn()
             self._nothing_said(at)
             return
-        if self._speaking is not None:
-            self._settle(at, interrupted=True)
+        self._mouth.close(at, interrupted=True)
         self.turn = TurnId(self.turn + 1)
         self.history.caller_said(text)
-        self._times = self._caller.times
+        self._mouth.times = self._caller.times
         self._caller = CallerTurn()
         self._reprompts = 0
         self._tools_this_turn = 0
-        self.generation = Generation(self.generation + 1)
+        self._mouth.renew()
         self._think(at)
 
     def _nothing_said(self, at: float) -> None:
         """There was sound, but no words. If it stopped the agent, the agent goes on where it was cut."""
-        cut = self._speaking
+        cut = self._mouth.current
         if cut is not None and cut.complete and cut.unheard:
             self._say_again(cut, cut.unheard, at)
             return
-        self._settle(at, interrupted=True)
-        self.generation = Generation(self.generation + 1)
+        self._mouth.close(at, interrupted=True)
+        self._mouth.renew()
         if (cut is not None and not cut.complete) or self.history.owes_an_answer:
             self._think(at)
         else:
@@ -259,10 +253,10 @@ class Conversation:
 
     def _say_again(self, cut: Speaking, sentences: list[str], at: float) -> None:
         """Say what was not heard of a turn, as a turn that ends the call if that one did."""
-        self._settle(at, interrupted=True)
+        self._mouth.close(at, interrupted=True)
         self.history.forget_unheard()
-        self.generation = Generation(self.generation + 1)
-        self._begin_speaking().again = True
+        self._mouth.renew()
+        self._mouth.begin(self.turn).again = True
         for sentence in sentences:
             self._say(sentence, at)
         self._complete(at, cut.end_reason)
@@ -279,15 +273,14 @@ class Conversation:
         if self.state != "listening":
             self._silence_agent("barge-in", at)
             self.state = "listening"
-        if self._speaking is not None:
-            self._settle(at, interrupted=True)
+        self._mouth.close(at, interrupted=True)
         self.turn = TurnId(self.turn + 1)
         self.history.noted(f"The caller pressed the keys {keys}")
-        self._times = None
+        self._mouth.times = None
         self._reprompts = 0
         self._tools_this_turn = 0
         if not self._caller.speaks:  # otherwise the end of their words is the moment to answer both
-            self.generation = Generation(self.generation + 1)
+            self._mouth.renew()
             self._think(at)
 
     # --- the agent -------------------------------------------------------------------------------------------------
@@ -300,8 +293,8 @@ class Conversation:
             return
         self._thought += 1
         tools = self._tools_this_turn < self._agent.limits.max_tool_calls_per_turn
-        if self._times is not None:
-            self._times.asked(at)
+        if self._mouth.times is not None:
+            self._mouth.times.asked(at)
         self._do(Think(thought=self._thought, turn=self.turn, messages=self.history.messages(), tools=tools))
         self._do(ArmTimer("thought", at + LONGEST_THOUGHT_S))
 
@@ -312,8 +305,8 @@ class Conversation:
         self._do(ArmTimer("thought", at + LONGEST_THOUGHT_S))
         match event:
             case ThoughtCame():
-                if self._times is not None:
-                    self._times.first_token(at)
+                if self._mouth.times is not None:
+                    self._mouth.times.first_token(at)
                 self._read(self._answer.filter.feed(event.text), at)
             case ToolWanted():
                 self._answer.calls.append(event.call)
@@ -342,7 +335,7 @@ class Conversation:
         if answer.calls and not failure:
             self._start_tools(answer.calls, at)
             return
-        if answer.end_reason is not None and self._speaking is None:
+        if answer.end_reason is not None and self._mouth.current is None:
             self._end(answer.end_reason, at)
             return
         if not answer.said and answer.end_reason is None:
@@ -358,7 +351,7 @@ class Conversation:
             fact = ToolCalled(turn=self.turn, tool_call=tool_call, name=call.name, arguments=call.arguments)
             self._do(Emit(fact))
             self._do(RunTool(turn=self.turn, tool_call=tool_call, name=call.name, arguments=call.arguments))
-        self._watch_playout(at)
+        self._mouth.watch(at)
 
     def _tool_done(self, event: ToolDone) -> None:
         if event.tool_call not in self._running:
@@ -383,24 +376,13 @@ class Conversation:
             self._think(at)
             self.state = "speaking" if speaking else "thinking"
 
-    def _begin_speaking(self) -> Speaking:
-        self._speaking = Speaking(self.turn, self.generation)
-        self.state = "speaking"
-        return self._speaking
-
     def _say(self, sentence: str, at: float) -> None:
-        turn = self._speaking or self._begin_speaking()
         self.state = "speaking"
-        self._utterance = UtteranceId(self._utterance + 1)
-        turn.say(self._utterance, sentence, at)
-        self.history.agent_said(turn.utterances[-1])
-        if self._times is not None:
-            self._times.first_sentence(at)
-        self._do(Speak(self.generation, self._utterance, sentence))
+        self._mouth.say(self.turn, sentence, at)
 
     def _say_all(self, text: str, at: float, end_reason: str | None = None) -> None:
         """Say `text` as a turn of its own."""
-        self._begin_speaking()
+        self._mouth.begin(self.turn)
         splitter = SentenceSplitter()
         for sentence in [*splitter.feed(text), *splitter.flush()]:
             self._say(sentence, at)
@@ -408,53 +390,26 @@ class Conversation:
 
     def _complete(self, at: float, end_reason: str | None) -> None:
         """Nothing more comes in this turn."""
-        if self._speaking is None:
+        if self._mouth.current is None:
             return
-        self._speaking.complete = True
-        self._speaking.end_reason = end_reason
-        if self._speaking.settled:
-            self._all_heard(at)
-        else:
-            self._watch_playout(at)
+        self._mouth.current.complete = True
+        self._mouth.current.end_reason = end_reason
+        self._follow_playout(at)
 
     # --- what was heard --------------------------------------------------------------------------------------------
 
-    def _heard_playout(self, event: PlayoutStarted | PlayoutFinished | PlayoutCut, at: float) -> None:
-        turn = self._speaking
-        utterance = turn.find(event.utterance) if turn is not None else None
-        if turn is None or utterance is None:
-            self._do(Ignore("unknown-utterance"))
+    def _follow_playout(self, at: float) -> None:
+        if self.state != "speaking":  # the caller has the floor; what comes in only settles what was cut
             return
-        match event:
-            case PlayoutStarted():
-                if turn.started(utterance, event.sent_at) and self._times is not None:
-                    fact = self._times.fact(self.turn, turn.generation, event.synthesised_at, event.sent_at)
-                    self._times = None
-                    if fact is not None:
-                        self._do(Emit(fact))
-            case PlayoutFinished():
-                turn.finished(utterance)
-            case PlayoutCut():
-                # In an interrupt the state is no longer speaking; otherwise the sentence was lost on its way.
-                turn.cut(utterance, event.heard_ms, event.total_ms, complete=event.complete)
-        self._watch_playout(at)
-        if turn.complete and turn.settled and self.state == "speaking":
+        if self._mouth.done:
             self._all_heard(at)
-
-    def _watch_playout(self, at: float) -> None:
-        """Wait for marks, but not for ever: for TTS to begin with what it was given, or for the carrier to end."""
-        turn = self._speaking
-        if turn is None or turn.settled:
-            self._do(DisarmTimer("playout"))
-        elif self.state == "speaking":
-            playing_s = turn.playing_s() / self._agent.tts.speed
-            late_s = playing_s + START_SLACK_S if turn.waiting else PLAYOUT_FACTOR * playing_s + PLAYOUT_SLACK_S
-            self._do(ArmTimer("playout", at + late_s))
+        else:
+            self._mouth.watch(at)
 
     def _all_heard(self, at: float) -> None:
-        reason = self._speaking.end_reason if self._speaking is not None else None
+        reason = self._mouth.current.end_reason if self._mouth.current is not None else None
         self._do(DisarmTimer("playout"))
-        self._settle(at, interrupted=False)
+        self._mouth.close(at, interrupted=False)
         if reason is not None:
             self._end(reason, at)
         elif self._caller.utterances and not self._caller.speaks:
@@ -463,22 +418,16 @@ class Conversation:
         else:
             self._listen(at)
 
-    def _settle(self, at: float, *, interrupted: bool) -> None:
-        """Close the books on the agent's turn."""
-        turn, self._speaking = self._speaking, None
-        if turn is None or not turn.utterances:
+    def _overdue(self, at: float) -> None:
+        """What should have been heard long ago is given up; what never began to play is said again, once."""
+        turn = self._mouth.current
+        lost = self._mouth.overdue()
+        if turn is None or not turn.complete:
             return
-        turn.close()
-        fact = AgentSpoke(
-            turn=turn.turn,
-            generation=turn.generation,
-            said=turn.said,
-            heard=turn.heard,
-            interrupted=interrupted,
-            started_at=turn.started_at or at,
-            ended_at=at,
-        )
-        self._do(Emit(fact))
+        if lost:
+            self._say_again(turn, lost, at)
+        else:
+            self._all_heard(at)
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -501,8 +450,8 @@ class Conversation:
             case "silence":
                 self._too_quiet(at)
             case "playout":
-                if self.state == "speaking" and self._speaking is not None:
-                    self._marks_missing(self._speaking, at)
+                if self.state == "speaking":
+                    self._overdue(at)
 
     def _too_quiet(self, at: float) -> None:
         if self._caller.speaks:
@@ -515,32 +464,13 @@ class Conversation:
 
     def _break_silence(self, at: float) -> None:
         turns = self._agent.turns
-        self.generation = Generation(self.generation + 1)
-        self._times = None
+        self._mouth.renew()
+        self._mouth.times = None
         if self._reprompts < turns.max_reprompts:
             self._reprompts += 1
             self._say_all(turns.reprompt, at)
         else:
             self._say_all(turns.silence_goodbye, at, "silence-timed-out")
-
-    def _marks_missing(self, turn: Speaking, at: float) -> None:
-        """What should have been heard long ago is taken as heard; what never began to play is said again, once."""
-        self._do(Ignore("playout-overdue"))
-        lost = [] if turn.again else [utterance.text for utterance in turn.waiting]
-        for utterance in turn.coming:
-            if utterance in turn.waiting:
-                turn.cut(utterance, 0, 0, complete=True)
-            else:
-                turn.finished(utterance)
-        # Whatever of it may still come would be spoken over what follows.
-        self.generation = Generation(self.generation + 1)
-        self._do(Void(self.generation, "overdue"))
-        if not turn.complete:
-            return
-        if lost:
-            self._say_again(turn, lost, at)
-        else:
-            self._all_heard(at)
 
     def _came_due(self, timer: Timer, at: float) -> bool:
         """Tell whether `timer` is set and its time has come: one that was moved may have fired already."""

@@ -96,10 +96,10 @@ class Speaking:
             self.started_at = at
         return first
 
-    def finished(self, utterance: Utterance) -> None:
-        """Note that the caller has heard all of `utterance`."""
+    def finished(self, utterance: Utterance, *, heard: bool = True) -> None:
+        """Note that `utterance` is over, and whether the caller has heard it: it may have had no sound."""
         utterance.fate = Fate.FINISHED
-        utterance.heard = utterance.text
+        utterance.heard = utterance.text if heard else ""
 
     def cut(self, utterance: Utterance, heard_ms: int, total_ms: int, *, complete: bool) -> None:
         """Note that `utterance` was ended early."""
