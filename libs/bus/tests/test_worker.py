@@ -131,6 +131,27 @@ def test_a_draining_worker_takes_nothing_new_and_ends_with_its_last_call(url):
     run(url, story)
 
 
+def test_a_claim_that_meets_a_leaving_worker_is_answered(url):
+    async def story(one: Stage) -> None:
+        for number in range(30):
+            asking = asyncio.create_task(one.ask(claim_of(f"a{number}")))
+            await asyncio.sleep(0)
+            await one.worker._settle_membership()
+            one.worker._draining = True
+            await one.worker._settle_membership()
+            try:
+                reply = await asking
+                assert isinstance(reply, Claimed | Refused)
+                if isinstance(reply, Claimed):
+                    await one.release(claim_of(f"a{number}"))
+            except NoWorker:
+                pass  # it had left already
+            one.worker._draining = False
+            await one.worker._settle_membership()
+
+    run(url, story)
+
+
 def test_a_worker_says_why_it_cannot_serve_a_call(url):
     async def story(one: Stage) -> None:
         reply = await one.ask(claim_of("a", agent="broken"))
