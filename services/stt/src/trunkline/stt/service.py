@@ -9,6 +9,7 @@ from trunkline.proto import subjects
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import CallId, new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.stt.cadence import Cadence
@@ -48,6 +49,8 @@ class SttService:
         )
         chassis.ready_check("bus", bus.problem)
         chassis.stats("hearing", self._rows)
+        chassis.stats("media lane", bus.media.counts.items)
+        Counts(chassis.registry, "trunkline_stt_bus_media", "Frames on the media lane", lambda: bus.media.counts)
 
     async def start(self) -> None:
         """Warm up, listen, and take calls."""

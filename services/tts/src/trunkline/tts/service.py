@@ -7,6 +7,7 @@ from trunkline.bus import Bus, BusError, CallSession, Unservable, Worker
 from trunkline.proto.agent import Tts
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import PluginError, Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.tts.errors import TtsError
@@ -39,6 +40,8 @@ class TtsService:
         )
         chassis.ready_check("bus", bus.problem)
         chassis.stats("speech", self._rows)
+        chassis.stats("media lane", bus.media.counts.items)
+        Counts(chassis.registry, "trunkline_tts_bus_media", "Frames on the media lane", lambda: bus.media.counts)
 
     async def start(self) -> None:
         """Take calls."""
