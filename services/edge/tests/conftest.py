@@ -21,7 +21,13 @@ from trunkline.runtime.settings import BaseSettings, load
 from trunkline.testing.nats_server import run_nats
 from trunkline.testing.twilio import Dial, Uttered, new_call_sid, place
 
-AGENT = 'name = "restaurant"\n[limits]\nmax_duration_s = {max_duration_s}\n'
+AGENT = """name = "restaurant"
+[limits]
+max_duration_s = {max_duration_s}
+[[tools]]
+name = "slow"
+timeout_s = 3.0
+"""
 CHUNK_MS = 100
 
 
@@ -34,6 +40,7 @@ class Held:
         self.closed = None
 
     async def close(self, reason):
+        await asyncio.sleep(self.stage.slow_to_close_s)
         self.closed = reason
         self.stage.closed[self.claim.call] = reason
 
@@ -49,6 +56,7 @@ class Stage:
         self.closed = {}
         self.refusal = None
         self.slow_s = 0.0
+        self.slow_to_close_s = 0.0
         self.worker = Worker(bus, stage=name, worker=new_worker_id(name), capacity=capacity, open_call=self.open_call)
 
     async def open_call(self, claim):

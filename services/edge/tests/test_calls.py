@@ -76,6 +76,16 @@ class TestAGoodCall:
         assert facts[-1].reason == "customer-ended-call"
         assert (facts[-1].frames_in, facts[-1].audio_ms_out) == (50, 400)
 
+    def test_is_over_only_when_a_tool_that_runs_on_has_been_waited_for(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.mind.slow_to_close_s = 2.5
+                call, _ = await rig.good_call(0.2)
+                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                assert call in rig.mind.closed
+
+        asyncio.run(story())
+
     def test_loses_nothing_that_was_said_while_a_worker_was_looked_for(self, edge_rig):
         async def story():
             async with edge_rig() as rig:

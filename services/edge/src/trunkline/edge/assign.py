@@ -24,7 +24,8 @@ log = logging.getLogger("trunkline.edge.assign")
 
 TRIES: Final = 3
 _LATE_S: Final = 5.0
-_RELEASE_S: Final = 1.0
+_RELEASE_S: Final = 2.0
+"""How long a worker may take to let a call go, beside the tools it must wait for."""
 
 
 class Assigned(NamedTuple):
@@ -52,6 +53,8 @@ class Assignments:
         self._pool = pool
         self._call = call
         self._agent = agent
+        # A tool that runs on when the caller hangs up still has its facts recorded before the call's last one.
+        self._release_s = _RELEASE_S + max((tool.timeout_s for tool in agent.tools), default=0.0)
         self._started_at = started_at
         self._epochs: dict[Stage, Epoch] = dict.fromkeys(STAGES, Epoch(0))
         self._held: dict[Stage, Assigned] = {}
@@ -152,7 +155,7 @@ class Assignments:
     async def _release(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
         release = Release(call=self._call, epoch=epoch, reason=reason)
         try:
-            await self._pool.bus.request(subjects.release(worker), release, timeout_s=_RELEASE_S)
+            await self._pool.bus.request(subjects.release(worker), release, timeout_s=self._release_s)
         except BusError as error:
             extra = {"call": self._call, "worker": worker, "error": str(error)}
             log.warning("worker did not confirm the release", extra=extra)
