@@ -49,6 +49,8 @@ MESSAGES = [
     messages.Refused(worker="stt-aaaaaaaa", reason="full"),
     messages.Release(call=CALL, epoch=1),
     messages.Released(known=True),
+    messages.Holds(worker="stt-aaaaaaaa", stage="stt", calls=((CALL, 2),)),
+    messages.Disowned(calls=(CALL,)),
     messages.Alive(worker="stt-aaaaaaaa", stage="stt", calls=3, capacity=10),
     messages.SpeechStarted(epoch=1, utterance=40, onset_at=10.25),
     messages.PartialTranscript(epoch=1, utterance=40, text="a table"),

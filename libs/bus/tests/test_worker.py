@@ -10,7 +10,7 @@ from trunkline.bus import Bus, BusUnavailable, Heartbeat, NoWorker, Unservable, 
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.ids import CallId, call_id_of, new_worker_id
-from trunkline.proto.messages import Claim, Claimed, HangUp, Refused, Release, Released
+from trunkline.proto.messages import Claim, Claimed, Disowned, HangUp, Holds, Refused, Release, Released
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
@@ -312,6 +312,30 @@ def test_a_call_claimed_again_while_it_closes_is_opened_after_that(url):
         assert first.closed == "call-ended"
         assert (await release).known
         assert one.worker.calls == 1
+
+    run(url, story)
+
+
+def test_a_call_that_its_edge_knows_nothing_of_is_let_go(url):
+    async def story(one: Stage) -> None:
+        beat = Heartbeat(one.bus, stage="edge", worker=EDGE, calls=lambda: 1, capacity=1)
+        beat.start()
+        told: list[Holds] = []
+        kept, forgotten = claim_of("a"), claim_of("b")
+
+        async def on_holds(data: bytes) -> Disowned:
+            told.append(codec.decode(codec.HOLDS, data))
+            return Disowned(calls=(forgotten.call,))
+
+        await one.bus.serve(subjects.holds(EDGE), on_holds)
+        await one.ask(kept)
+        await one.ask(forgotten)
+        while one.worker.calls == 2:
+            await asyncio.sleep(0.05)
+        assert set(told[0].calls) == {(kept.call, 1), (forgotten.call, 1)}
+        assert one.opened[forgotten.call].closed == "disowned"
+        assert one.opened[kept.call].closed is None
+        await beat.stop()
 
     run(url, story)
 

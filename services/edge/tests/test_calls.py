@@ -76,6 +76,22 @@ class TestAGoodCall:
         assert facts[-1].reason == "customer-ended-call"
         assert (facts[-1].frames_in, facts[-1].audio_ms_out) == (50, 400)
 
+    def test_that_a_worker_let_go_by_itself_is_given_to_a_worker_again(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                call = rig.call_of(dial)
+                placed = asyncio.create_task(rig.good_call(6.0, dial=dial))
+                await rig.until(lambda: call in rig.ears.held and rig.ears.frames[call])
+                await rig.ears.worker._let_go(call, "edge-lost")
+                await rig.until(lambda: any(isinstance(fact, StageLost) for fact in rig.facts(call)))
+                _, recording = await placed
+                whole_again = {frame.seq for frame in rig.ears.frames[call]}
+                assert whole_again >= set(range(len(recording.left) // 160 - 1))
+                assert [claim.epoch for claim in rig.ears.claims if claim.call == call] == [1, 2]
+
+        asyncio.run(story())
+
     def test_is_over_only_when_a_tool_that_runs_on_has_been_waited_for(self, edge_rig):
         async def story():
             async with edge_rig() as rig:

@@ -14,18 +14,19 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from trunkline.bus.connection import Bus, Subscription
-from trunkline.bus.errors import BusUnavailable, Unservable
+from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker, Unservable
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, Stage, WorkerId
-from trunkline.proto.messages import Claim, Claimed, ClaimReply, Refused, Released
+from trunkline.proto.messages import Claim, Claimed, ClaimReply, Holds, Refused, Released
 
 log = logging.getLogger("trunkline.bus.worker")
 
 ORPHAN_S: Final = 2.0
 """A call whose edge was silent for so long is let go: nobody is left who could hear it."""
 _CHECK_S: Final = 0.5
+RECONCILE_S: Final = 2.0
 
 
 class CallSession(Protocol):
@@ -71,6 +72,8 @@ class Worker:
         self._empty = asyncio.Event()
         self._empty.set()
         self._edge_heard: dict[WorkerId, float] = {}
+        self._edges: set[WorkerId] = set()
+        """Edges that may think that a call of theirs is here."""
         self._tasks: list[asyncio.Task[None]] = []
         self._heartbeat = Heartbeat(bus, stage=stage, worker=worker, calls=lambda: len(self._held), capacity=capacity)
 
@@ -89,6 +92,7 @@ class Worker:
         await self._bus.subscribe(subjects.alive_of("edge"), self._on_edge_alive)
         self._heartbeat.start()
         self._tasks.append(asyncio.create_task(self._find_orphans(), name="orphans"))
+        self._tasks.append(asyncio.create_task(self._reconcile(), name="reconcile"))
         await self._settle_membership()
         await self._bus.flush()
 
@@ -142,6 +146,7 @@ class Worker:
         try:
             await self._let_go(claim.call, "claimed-again")
             self._edge_heard.setdefault(claim.edge, asyncio.get_running_loop().time())
+            self._edges.add(claim.edge)
             session = await self._open_call(claim)
             self._held[claim.call] = _Held(claim, session)
         except Unservable as error:
@@ -223,3 +228,27 @@ class Worker:
             for call in [call for call, held in self._held.items() if held.claim.edge in gone]:
                 self.counts["orphans"] += 1
                 self._begin_closing(call, "edge-lost")
+
+    async def _reconcile(self) -> None:
+        """Compare notes with every edge now and then: a release, or a whole outage, may have passed one side by."""
+        while True:
+            await asyncio.sleep(RECONCILE_S)
+            for edge in list(self._edges):
+                with contextlib.suppress(BusTimeout, BusUnavailable, BadMessage):
+                    await self._compare(edge)
+
+    async def _compare(self, edge: WorkerId) -> None:
+        ours = {call: held.claim.epoch for call, held in self._held.items() if held.claim.edge == edge}
+        holds = Holds(worker=self.worker, stage=self._stage, calls=tuple(ours.items()))
+        try:
+            answer = codec.decode(codec.DISOWNED, await self._bus.request(subjects.holds(edge), holds, timeout_s=1.0))
+        except NoWorker:
+            # The edge is gone, and so are its calls; `_find_orphans` sees to that.
+            if not ours:
+                self._edges.discard(edge)
+            return
+        for call in answer.calls:
+            held = self._held.get(call)
+            if held is not None and held.claim.epoch == ours.get(call):
+                self.counts["disowned"] += 1
+                self._begin_closing(call, "disowned")

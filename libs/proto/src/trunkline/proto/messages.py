@@ -64,6 +64,20 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     known: bool
 
 
+class Holds(msgspec.Struct, frozen=True, kw_only=True):
+    """Worker → edge: the calls of yours that I hold, with the epoch of each. Sent every few seconds."""
+
+    worker: WorkerId
+    stage: Stage
+    calls: tuple[tuple[CallId, Epoch], ...]
+
+
+class Disowned(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of a `Holds` that are not that worker's: over, or somebody else's by now."""
+
+    calls: tuple[CallId, ...]
+
+
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
     """Heartbeat of a process, five a second. `alive.<stage>.<worker>`."""
 

@@ -27,6 +27,11 @@ def release(worker: WorkerId) -> str:
     return f"release.{_token(worker)}"
 
 
+def holds(edge: WorkerId) -> str:
+    """Request: these of your calls are with me; answered with those that should not be."""
+    return f"holds.{_token(edge)}"
+
+
 def media(worker: WorkerId, call: CallId) -> str:
     """Caller audio, edge → the STT worker that owns the call."""
     return f"media.{_token(worker)}.{_token(call)}"

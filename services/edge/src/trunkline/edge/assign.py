@@ -34,6 +34,8 @@ class Assigned(NamedTuple):
     worker: WorkerId
     epoch: Epoch
     claim_ms: float
+    at: float
+    """When it took the call, monotonic seconds."""
 
 
 class Pool(NamedTuple):
@@ -95,7 +97,7 @@ class Assignments:
                     taken_s = pool.clock.monotonic() - begun
                     pool.metrics.claims[f"{stage}_claimed"] += 1
                     pool.metrics.claim_seconds.labels(stage).observe(taken_s)
-                    assigned = self._held[stage] = Assigned(worker, epoch, taken_s * 1000)
+                    assigned = self._held[stage] = Assigned(worker, epoch, taken_s * 1000, begun + taken_s)
                     return assigned
                 case Refused(reason=reason, retry=retry):
                     pool.metrics.claims[f"{stage}_refused"] += 1

@@ -41,6 +41,8 @@ NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 FRAME_MS: Final = 20
+JUST_ASSIGNED_S: Final = 1.0
+"""What a worker says of its calls may have been written before it took the newest."""
 _CLOSE_S: Final = 1.0
 
 
@@ -155,6 +157,20 @@ class Call:
             if assigned is not None and assigned.worker in workers and stage not in self._recovering:
                 self._recovering.add(stage)
                 self._spawn(self._recover(stage))
+
+    def disowns(self, stage: Stage, worker: WorkerId, epoch: Epoch) -> bool:
+        """Tell whether `worker`, which holds this call for `stage`, should not. It may just be being claimed."""
+        assigned = self._assignments.held(stage)
+        return epoch < self._assignments.epoch(stage) or (assigned is not None and assigned.worker != worker)
+
+    def misses(self, stage: Stage, worker: WorkerId) -> bool:
+        """Tell whether `worker`, which does not hold this call, has had it for `stage` for longer than a moment."""
+        assigned = self._assignments.held(stage)
+        return (
+            assigned is not None
+            and assigned.worker == worker
+            and self._clock.monotonic() - assigned.at > JUST_ASSIGNED_S
+        )
 
     # --- from the carrier ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from trunkline.edge.uplink import unheard_of
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
+from trunkline.proto.messages import Disowned
 from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.exchange")
@@ -63,6 +64,7 @@ class Exchange:
         await self._bus.media.flush()
         await self._bus.media.watch_unheard(self._on_unheard)
         await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
+        await self._bus.serve(subjects.holds(self.edge), self._on_holds)
         # Before the first claim names this edge, audio addressed to it must find it.
         await self._bus.media.flush()
         await self._bus.flush()
@@ -175,3 +177,18 @@ class Exchange:
         if lost:
             for call in list(self.calls.values()):
                 call.on_lost(lost)
+
+    async def _on_holds(self, data: bytes) -> Disowned:
+        """Compare a worker's calls with ours: tell which it should not hold, and replace it where it holds none."""
+        holds = codec.decode(codec.HOLDS, data)
+        there = dict(holds.calls)
+        for call in list(self.calls.values()):
+            if call.id not in there and call.misses(holds.stage, holds.worker):
+                self._metrics.claims[f"{holds.stage}_missing"] += 1
+                call.on_lost(frozenset({holds.worker}))
+        disowned = []
+        for call_id, epoch in there.items():
+            live = self.calls.get(call_id)
+            if live is None or live.disowns(holds.stage, holds.worker, epoch):
+                disowned.append(call_id)
+        return Disowned(calls=tuple(disowned))
