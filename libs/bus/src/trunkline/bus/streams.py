@@ -35,7 +35,7 @@ class HasControl(Protocol):
     control: Client
 
 
-async def ensure_events_stream(bus: HasControl, *, replicas: int = 1, max_bytes: int = MAX_BYTES) -> None:
+async def ensure_events_stream(bus: HasControl, *, max_bytes: int = MAX_BYTES) -> None:
     """Make the stream EVENTS unless there is one. One that exists is left as it is, however it is configured.
 
     Where the server cannot promise `max_bytes`, less is asked for, down to 16 MiB.
@@ -48,12 +48,12 @@ async def ensure_events_stream(bus: HasControl, *, replicas: int = 1, max_bytes:
         try:
             await jetstream.stream_info(subjects.EVENTS_STREAM)
         except nats.js.errors.NotFoundError:
-            await _add_stream(jetstream, replicas, max_bytes)
+            await _add_stream(jetstream, max_bytes)
     except AWAY as error:
         raise BusUnavailable(f"no stream {subjects.EVENTS_STREAM}: {why(error)}") from error
 
 
-async def _add_stream(jetstream: JetStreamContext, replicas: int, max_bytes: int) -> None:
+async def _add_stream(jetstream: JetStreamContext, max_bytes: int) -> None:
     config = api.StreamConfig(
         name=subjects.EVENTS_STREAM,
         description="Lifecycle facts of every call",
@@ -64,7 +64,6 @@ async def _add_stream(jetstream: JetStreamContext, replicas: int, max_bytes: int
         max_age=MAX_AGE_S,
         max_bytes=max_bytes,
         duplicate_window=DUPLICATE_WINDOW_S,
-        num_replicas=replicas,
     )
     while True:
         try:

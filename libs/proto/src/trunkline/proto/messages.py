@@ -148,9 +148,6 @@ class Say(msgspec.Struct, frozen=True, kw_only=True, tag="say"):
     text: str
 
 
-SpeakMessage = Say
-
-
 # --- call.<id>.interrupt ---------------------------------------------------------------------------------------------
 
 
@@ -207,14 +204,8 @@ class HangUp(msgspec.Struct, frozen=True, kw_only=True, tag="hang-up"):
     reason: str
 
 
-ControlMessage = HangUp
-
-
 class DigitPressed(msgspec.Struct, frozen=True, kw_only=True, tag="digit"):
     """The caller pressed a key: one of 0-9 * # A-D."""
 
     digit: str
     at: float
-
-
-DtmfMessage = DigitPressed
