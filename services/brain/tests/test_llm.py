@@ -5,7 +5,6 @@ from importlib.metadata import EntryPoint
 import msgspec
 import pytest
 
-from trunkline.brain.errors import Misconfigured
 from trunkline.brain.llm import (
     AgentSaid,
     CallerSaid,
@@ -25,6 +24,7 @@ from trunkline.brain.llm import (
 )
 from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
+from trunkline.providers.errors import Misconfigured
 from trunkline.runtime.plugins import PluginError, Plugins
 
 pytestmark = pytest.mark.unit

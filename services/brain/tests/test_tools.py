@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from trunkline.brain.errors import Misconfigured, ToolFailed
+from trunkline.brain.errors import ToolFailed
 from trunkline.brain.imports import import_all
 from trunkline.brain.tools import MAX_RESULT_BYTES, AgentTools, InstalledTools, ToolCallInfo
 from trunkline.proto.agent import Agent, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
+from trunkline.providers.errors import Misconfigured
 
 pytestmark = pytest.mark.unit
 

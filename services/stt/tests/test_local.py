@@ -14,7 +14,7 @@ import pytest
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.proto.agent import Stt
-from trunkline.stt.errors import Misconfigured, Unavailable
+from trunkline.providers.errors import Misconfigured, Unavailable
 from trunkline.stt.provider import Failed, Final, Partial
 from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.local import LocalProvider

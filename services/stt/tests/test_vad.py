@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trunkline.stt.errors import Unavailable
+from trunkline.providers.errors import Unavailable
 from trunkline.stt.intake import BLOCK_BYTES
 from trunkline.stt.vad import VoiceDetector
 

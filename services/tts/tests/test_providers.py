@@ -10,7 +10,7 @@ import pytest
 
 from trunkline.audio.levels import peak, rms_dbfs, voiced_spans
 from trunkline.proto.agent import Tts
-from trunkline.tts.errors import Misconfigured
+from trunkline.providers.errors import Misconfigured
 from trunkline.tts.provider import providers
 
 pytestmark = pytest.mark.integration

@@ -14,12 +14,44 @@ Text = Annotated[str, Meta(max_length=20_000)]
 Line = Annotated[str, Meta(max_length=1_000)]
 
 
-class Stt(msgspec.Struct, frozen=True, kw_only=True):
-    """How the agent hears. `grammar` (JSGF) tells the local provider what callers may say."""
+Milliseconds = Annotated[int, Meta(ge=50, le=60_000)]
+Option = str | int | float | bool | None
+"""A setting that only one provider understands."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long one attempt at a provider may be silent before somebody else is tried."""
+
+    connect_ms: Milliseconds = 1_500
+    """Until there is a connection."""
+    first_ms: Milliseconds = 1_500
+    """From the request to the first of the answer. For STT: from the end of an utterance to its final words."""
+    stall_ms: Milliseconds = 1_500
+    """Between two pieces of the answer. For STT: voice without any words, in ms of voice."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider, and what to ask of it: common to the three stages."""
 
     provider: Name = "local"
+    model: Line = ""
+    """Empty: the adapter's default."""
+    endpoint: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    """Which service of that kind, where a provider serves many (``openai-compatible``: ``ollama``, ``groq``, …)."""
+    options: dict[str, Option] = {}
+    """Settings by the provider's own names, checked by its adapter."""
+
+
+class Stt(Choice, frozen=True, kw_only=True):
+    """How the agent hears. `grammar` (JSGF) tells the local provider what callers may say."""
+
     language: Line = "en"
     grammar: Text = ""
+    keyterms: tuple[Line, ...] = ()
+    """Words the recogniser should expect: names, products."""
+    timeouts: Timeouts = Timeouts(connect_ms=2_000, first_ms=800, stall_ms=3_000)
+    fallbacks: tuple["Stt", ...] = ()
+    """Who takes over when this provider fails, in order. Their own `fallbacks` must be empty."""
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,22 +113,29 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     """Said when no rule holds."""
 
 
-class Llm(msgspec.Struct, frozen=True, kw_only=True):
+class Llm(Choice, frozen=True, kw_only=True):
     """How the agent thinks."""
 
     provider: Name = "script"
-    model: Line = ""
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     script: Script | None = None
+    timeouts: Timeouts = Timeouts(connect_ms=1_000, first_ms=1_500, stall_ms=1_500)
+    fallbacks: tuple["Llm", ...] = ()
+    """Who is asked when this provider fails, in order. Their own `fallbacks` must be empty."""
 
 
-class Tts(msgspec.Struct, frozen=True, kw_only=True):
+class Tts(Choice, frozen=True, kw_only=True):
     """How the agent sounds. `speed` is a factor on the voice's own pace."""
 
-    provider: Name = "local"
-    voice: Line = "en-gb"
+    voice: Line = ""
+    """Empty: the adapter's default."""
+    language: Line = ""
     speed: Annotated[float, Meta(ge=0.5, le=2)] = 1.0
     pitch: Annotated[int, Meta(ge=0, le=99)] = 50
+    timeouts: Timeouts = Timeouts(connect_ms=1_000, first_ms=900, stall_ms=900)
+    fallbacks: tuple["Tts", ...] = ()
+    """Who speaks when this provider fails, in order. Their own `fallbacks` must be empty."""
 
 
 class TurnTaking(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +153,12 @@ class TurnTaking(msgspec.Struct, frozen=True, kw_only=True):
     max_reprompts: Annotated[int, Meta(ge=0, le=10)] = 2
     """Reprompts without an answer after which the agent says `silence_goodbye` and hangs up."""
     silence_goodbye: Line = "I cannot hear you, so I will hang up now. Goodbye."
+    filler_after_ms: Annotated[int, Meta(ge=300, le=10_000)] = 1_200
+    """How long the caller waits for an answer, from the end of the endpointing silence, before a filler is said."""
+    filler_again_ms: Annotated[int, Meta(ge=300, le=10_000)] = 1_800
+    """Silence after a filler before the next one."""
+    fillers: tuple[Line, ...] = ("One moment, please.", "Just a moment longer.")
+    """Said in order, the last one again and again, while an answer is late. Empty: never."""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +178,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_duration_s: Annotated[float, Meta(gt=0, le=14_400)] = 1_800.0
     max_tool_calls_per_turn: Annotated[int, Meta(ge=0, le=32)] = 8
+    max_failed_turns: Annotated[int, Meta(ge=1, le=10)] = 2
+    """Turns in a row that no provider could serve, after which the agent says its `farewell` and hangs up."""
+    max_cost_usd: Annotated[float, Meta(gt=0, le=10_000)] | None = None
+    """What the providers of one call may cost before it is brought to a polite end."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,10 +191,23 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     greeting: Line = ""
     prompt: Text = ""
     apology: Line = "Sorry, something went wrong on my side. Could you say that again?"
-    """Said when thinking fails."""
+    """Said when no provider could hear, think or speak."""
+    farewell: Line = "I am sorry, I cannot go on at the moment. Please call again later. Goodbye."
+    """Said before hanging up when nothing works any more."""
+    busy: Line = "I am sorry, all our lines are busy. Please call again later. Goodbye."
+    """Said by the edge when no worker takes the call."""
+    spent: Line = "I am sorry, our time is up. Thank you for calling. Goodbye."
+    """Said before hanging up when the call has cost `limits.max_cost_usd`."""
     stt: Stt = Stt()
     llm: Llm = Llm()
     tts: Tts = Tts()
     turns: TurnTaking = TurnTaking()
     tools: tuple[Tool, ...] = ()
     limits: Limits = Limits()
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """What the agent says word for word in any call: synthesised once, and kept."""
+        turns = self.turns
+        lines = (self.greeting, self.apology, self.farewell, self.busy, self.spent, *turns.fillers)
+        return tuple(dict.fromkeys(line for line in (*lines, turns.reprompt, turns.silence_goodbye) if line))

@@ -27,7 +27,12 @@ SPEECH: Final[msgspec.json.Decoder[messages.SpeechMessage]] = msgspec.json.Decod
 SPEAK: Final = msgspec.json.Decoder(messages.Say)
 INTERRUPT: Final = msgspec.json.Decoder(messages.Interrupt)
 PLAYOUT: Final[msgspec.json.Decoder[messages.PlayoutMessage]] = msgspec.json.Decoder(messages.PlayoutMessage)
-CONTROL: Final = msgspec.json.Decoder(messages.HangUp)
+CONTROL: Final[msgspec.json.Decoder[messages.ControlMessage]] = msgspec.json.Decoder(messages.ControlMessage)
+SPOKEN: Final[msgspec.json.Decoder[messages.SpokenMessage]] = msgspec.json.Decoder(messages.SpokenMessage)
+USAGE: Final = msgspec.json.Decoder(messages.Used)
+RINGING: Final = msgspec.json.Decoder(messages.Ringing)
+MAKE_CLIP: Final = msgspec.json.Decoder(messages.MakeClip)
+CLIP_MADE: Final = msgspec.json.Decoder(messages.ClipMade)
 DTMF: Final = msgspec.json.Decoder(messages.DigitPressed)
 EVENT: Final = msgspec.json.Decoder(events.Event)
 
@@ -36,7 +41,9 @@ Story = (
     | messages.Say
     | messages.Interrupt
     | messages.PlayoutMessage
-    | messages.HangUp
+    | messages.ControlMessage
+    | messages.SpokenMessage
+    | messages.Used
     | messages.DigitPressed
 )
 """Anything that can be seen on ``call.<id>.>``."""
@@ -47,6 +54,8 @@ _STORY: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "interrupt": INTERRUPT,
     "playout": PLAYOUT,
     "control": CONTROL,
+    "spoken": SPOKEN,
+    "usage": USAGE,
     "dtmf": DTMF,
 }
 

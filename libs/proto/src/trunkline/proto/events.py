@@ -100,6 +100,50 @@ class TurnMeasured(msgspec.Struct, frozen=True, kw_only=True, tag="turn.measured
     turn_latency_ms: float
 
 
+class ProviderFailed(msgspec.Struct, frozen=True, kw_only=True, tag="provider.failed"):
+    """An attempt at a provider failed. `text` is the provider's own, shortened and without keys."""
+
+    stage: Stage
+    provider: str
+    """Its name, and the endpoint after a slash where it has several."""
+    model: str
+    kind: str
+    """``connect``, ``first-byte``, ``stall``, ``dropped``, ``server``, ``throttled``, ``unauthorised``, ``rejected``,
+    ``malformed``, ``silent``, ``breaker-open`` or ``internal``."""
+    text: str
+    attempt: int
+    """Counted from 1 over all providers tried for this request."""
+    then: Literal["retry", "fallback", "apology", "nothing"]
+    """What the caller got: another attempt, another provider, our apology, or nothing yet."""
+    to: str = ""
+    """The provider tried next."""
+
+
+class CostItem(msgspec.Struct, frozen=True, kw_only=True):
+    """What one provider of one stage has cost in a call."""
+
+    stage: Stage
+    provider: str
+    model: str = ""
+    audio_s: float = 0.0
+    characters: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    priced: bool = True
+    estimated: bool = False
+
+
+class CallBilled(msgspec.Struct, frozen=True, kw_only=True, tag="call.billed"):
+    """What the call's providers have cost, by the price table. Just before `CallEnded`."""
+
+    items: tuple[CostItem, ...]
+    usd: float
+    complete: bool = True
+    """Whether every item is priced and every worker has told its last."""
+
+
 class KeyPressed(msgspec.Struct, frozen=True, kw_only=True, tag="key.pressed"):
     """The caller pressed a key."""
 
@@ -126,7 +170,9 @@ Fact = (
     | ToolCalled
     | ToolReturned
     | TurnMeasured
+    | ProviderFailed
     | KeyPressed
+    | CallBilled
     | CallEnded
 )
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from trunkline.proto.agent import Agent
+from trunkline.proto.agent import Agent, Tts
 from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
 
 
@@ -30,6 +30,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = "default"
     started_at: float = 0.0
     """When the call began, for durations that survive a take-over."""
+    greeting: UtteranceId = UtteranceId(0)
+    """The edge plays the agent's greeting already, as this utterance of `generation`; 0: it is still to be said."""
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True, tag="claimed"):
@@ -107,6 +109,14 @@ class PartialTranscript(msgspec.Struct, frozen=True, kw_only=True, tag="partial"
     text: str
 
 
+class SpeechStopped(msgspec.Struct, frozen=True, kw_only=True, tag="speech-stopped"):
+    """The caller's silence has been judged long enough; the words are still being found. `TurnEnded` follows."""
+
+    epoch: Epoch
+    utterance: UtteranceId
+    endpoint_at: float
+
+
 class FinalTranscript(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
     """Words that stand. `committed` is the seq up to which the audio is done with and need not be replayed."""
 
@@ -131,21 +141,83 @@ class TurnEnded(msgspec.Struct, frozen=True, kw_only=True, tag="turn-ended"):
     speech_ended_at: float
     endpoint_at: float
     final_at: float
+    failed: bool = False
+    """No provider could find the words, if there were any."""
 
 
-SpeechMessage = SpeechStarted | PartialTranscript | FinalTranscript | TurnEnded
+SpeechMessage = SpeechStarted | PartialTranscript | SpeechStopped | FinalTranscript | TurnEnded
 
 
 # --- call.<id>.speak: brain → TTS ------------------------------------------------------------------------------------
 
 
 class Say(msgspec.Struct, frozen=True, kw_only=True, tag="say"):
-    """Say this sentence. Utterances are spoken in the order in which they come."""
+    """Say this sentence, or the next piece of one. Utterances are spoken in the order in which they begin.
+
+    A sentence the model is still writing comes in pieces, all but the last with `goes_on`; put together as they are
+    (white space included) they make its text. The last piece may be empty.
+    """
 
     epoch: Epoch
     generation: Generation
     utterance: UtteranceId
     text: str
+    goes_on: bool = False
+    filler_at: float = 0.0
+    """When the caller should hear something at the latest, for the first sentence of an answer: if this one has no
+    sound by then, a filler is to be played before it. 0: never."""
+
+
+# --- call.<id>.spoken: TTS → brain -----------------------------------------------------------------------------------
+
+
+class WordsTimed(msgspec.Struct, frozen=True, kw_only=True, tag="words-timed"):
+    """How far the utterance's text is spoken at which point of its audio: ``(characters, ms)``, both rising.
+
+    Each message has the points known so far that no earlier one had.
+    """
+
+    epoch: Epoch
+    generation: Generation
+    utterance: UtteranceId
+    points: tuple[tuple[int, int], ...]
+
+
+class SpeakingFailed(msgspec.Struct, frozen=True, kw_only=True, tag="speaking-failed"):
+    """No provider could speak the utterance, or only its beginning; `instead` is what the caller heard of ours."""
+
+    epoch: Epoch
+    generation: Generation
+    utterance: UtteranceId
+    instead: Literal["", "apology"] = ""
+
+
+SpokenMessage = WordsTimed | SpeakingFailed
+
+
+# --- call.<id>.usage: workers → edge ---------------------------------------------------------------------------------
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True, tag="used"):
+    """What a worker has used of a provider in this call so far, and what that costs by the price table.
+
+    Cumulative for its (stage, epoch, provider, model): the newest of these replaces the one before.
+    """
+
+    stage: Stage
+    epoch: Epoch
+    provider: str
+    model: str = ""
+    audio_s: float = 0.0
+    characters: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    priced: bool = True
+    """False when the price table does not know the model: `usd` is 0 then, and not the truth."""
+    estimated: bool = False
+    """Whether a quantity was counted by us because the provider did not tell."""
 
 
 # --- call.<id>.interrupt ---------------------------------------------------------------------------------------------
@@ -204,8 +276,39 @@ class HangUp(msgspec.Struct, frozen=True, kw_only=True, tag="hang-up"):
     reason: str
 
 
+class WindUp(msgspec.Struct, frozen=True, kw_only=True, tag="wind-up"):
+    """Edge → brain: bring the call to a polite end. The edge ends it itself if that takes long."""
+
+    reason: str
+
+
+ControlMessage = HangUp | WindUp
+
+
 class DigitPressed(msgspec.Struct, frozen=True, kw_only=True, tag="digit"):
     """The caller pressed a key: one of 0-9 * # A-D."""
 
     digit: str
     at: float
+
+
+# --- before and beside a call ----------------------------------------------------------------------------------------
+
+
+class Ringing(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge → all workers: a call for this agent is about to begin. Whoever can opens connections now."""
+
+    agent: Agent
+
+
+class MakeClip(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge → any TTS worker: have `text` in this voice among the clips, unless it is there."""
+
+    tts: Tts
+    text: str
+
+
+class ClipMade(msgspec.Struct, frozen=True, kw_only=True):
+    """It is there under its key (`clips.key_of`), or not: `problem` says why."""
+
+    problem: str = ""

@@ -15,6 +15,8 @@ EVENTS_STREAM: Final = "EVENTS"
 EVENTS_ALL: Final = "events.>"
 ALIVE_ALL: Final = "alive.*.*"
 STORIES: Final = "call.>"
+RINGING: Final = "ringing"
+MAKE_CLIP: Final = "clip.make"
 
 
 def claim(stage: Stage) -> str:
@@ -60,6 +62,16 @@ def speech(call: CallId) -> str:
 def speak(call: CallId) -> str:
     """What the agent is to say, brain → TTS."""
     return f"call.{_token(call)}.speak"
+
+
+def spoken(call: CallId) -> str:
+    """What became of what was to be said, TTS → brain."""
+    return f"call.{_token(call)}.spoken"
+
+
+def usage(call: CallId) -> str:
+    """What the call has used of providers so far, workers → edge."""
+    return f"call.{_token(call)}.usage"
 
 
 def interrupt(call: CallId) -> str:

@@ -120,7 +120,9 @@ class LlmCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     tools: bool = True
     usage: bool = True
-    """`Finished.usage` is filled in."""
+    """`Finished.usage` is filled in by the provider's own figures."""
+    honours: frozenset[str] = frozenset()
+    """Which of the agent's settings `temperature` and `max_tokens` it heeds."""
 
 
 class LlmProvider(Protocol):
@@ -131,22 +133,27 @@ class LlmProvider(Protocol):
         """What this provider can do."""
         ...
 
-    def check(self, agent: Agent) -> None:
-        """Say at claim time what would go wrong in the call. Does no I/O.
+    def check(self, llm: Llm, tools: tuple[Tool, ...]) -> None:
+        """Say before any call what would go wrong in one. Does no I/O.
 
         Raises:
-            Misconfigured: the agent lacks a setting or has a wrong one; names the setting.
+            Misconfigured: `llm` lacks a setting or has a wrong one, or a key is missing; names the setting.
         """
+        ...
+
+    async def warm(self, llm: Llm) -> None:
+        """A call as `llm` describes is about to come: open what can be opened beforehand. Never raises."""
         ...
 
     def stream(self, request: LlmRequest) -> LlmStream:
         """Answer `request`: any number of `TextDelta` and `ToolCall` in the order meant, then one `Finished`.
 
-        Nothing is sent before the first step. Closing the stream (``aclose``), or cancelling whoever waits for its
-        next delta, cancels the request and frees what it held.
+        Nothing is sent before the first step, once. Time-outs, retries and other providers are not its business.
+        Closing the stream (``aclose``), or cancelling whoever waits for its next delta, cancels the request and frees
+        what it held, within a second.
 
         Raises:
-            LlmError: while iterating; what has been streamed before stands.
+            ProviderError: while iterating; what has been streamed before stands.
         """
         ...
 
@@ -160,6 +167,11 @@ class LlmProvider(Protocol):
 _OURS: Final = {
     "script": "trunkline.brain.providers.script:ScriptLlm",
     "bench": "trunkline.brain.providers.bench:BenchLlm",
+    "openai": "trunkline.brain.providers.openai:OpenAiLlm",
+    "openai-responses": "trunkline.brain.providers.openai_responses:ResponsesLlm",
+    "openai-compatible": "trunkline.brain.providers.openai:CompatibleLlm",
+    "anthropic": "trunkline.brain.providers.anthropic:AnthropicLlm",
+    "google": "trunkline.brain.providers.google:GoogleLlm",
 }
 
 
@@ -176,5 +188,5 @@ def provider_of(agent: Agent, providers: Plugins[LlmProvider]) -> LlmProvider:
         PluginError: there is no such provider, or it cannot be made.
     """
     provider = providers.get(agent.llm.provider)
-    provider.check(agent)
+    provider.check(agent.llm, agent.tools)
     return provider

@@ -7,7 +7,6 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from trunkline.brain.errors import Misconfigured
 from trunkline.brain.imports import Imported, import_all
 from trunkline.brain.llm import llm_providers, provider_of
 from trunkline.brain.session import BrainCall, Means
@@ -16,6 +15,7 @@ from trunkline.brain.tools import ENTRY_POINTS, InstalledTools
 from trunkline.bus import Bus, EventLog, Unservable, Worker
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.providers.errors import Misconfigured
 from trunkline.runtime.clock import Steady
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import PluginError

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trunkline.brain.conversation import Conversation
-from trunkline.brain.errors import LlmError, ToolFailed
+from trunkline.brain.errors import ToolFailed
 from trunkline.brain.llm import Finished, LlmProvider, LlmRequest, TextDelta, ToolCall
 from trunkline.brain.moves import (
     ArmTimer,
@@ -42,6 +42,7 @@ from trunkline.bus import Bus, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.messages import Claim, HangUp, Interrupt, Say
+from trunkline.providers.errors import ProviderError
 
 log = logging.getLogger("trunkline.brain.session")
 
@@ -184,7 +185,7 @@ class BrainCall:
                             self._inbox.put_nowait(ToolWanted(order.thought, delta))
                         case Finished():
                             pass
-        except LlmError as error:
+        except ProviderError as error:
             failure = type(error).__name__
             self._counts["llm_failed"] += 1
             log.warning("no answer", extra={"call": self._claim.call, "turn": order.turn, "error": str(error)})

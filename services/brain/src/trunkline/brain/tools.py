@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
-from trunkline.brain.errors import Misconfigured, ToolFailed
+from trunkline.brain.errors import ToolFailed
 from trunkline.brain.threads import NoRoom, Threads, tame
 from trunkline.proto.agent import Agent, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
+from trunkline.providers.errors import Misconfigured
 
 log = logging.getLogger("trunkline.brain.tools")
 

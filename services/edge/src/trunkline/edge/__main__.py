@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Iterable, Mapping
 
+from trunkline.agents import AgentFileError, AgentFolder
 from trunkline.bus import Bus
 from trunkline.edge import settings as setting
-from trunkline.edge.agents import AgentFolder
-from trunkline.edge.errors import AgentFileError
 from trunkline.edge.exchange import Exchange
 from trunkline.edge.gate import Gate
 from trunkline.edge.http import Reception

@@ -1,7 +1,6 @@
 """What the edge refuses.
 
 EdgeError
-├── AgentFileError    one or more agent files cannot be used; the text has a line for each problem
 ├── NotStarted        a message was asked of a carrier's stream that has not begun
 ├── NoStageWorker     no worker of a stage takes the call
 ├── LineClosed        the carrier's socket is gone; `code` says how
@@ -14,14 +13,6 @@ from trunkline.proto.ids import Stage
 
 class EdgeError(Exception):
     """Something the edge was asked to do cannot be done."""
-
-
-class AgentFileError(EdgeError):
-    """Agent files that are not what an agent file must be."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class NotStarted(EdgeError):

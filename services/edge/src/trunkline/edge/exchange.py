@@ -5,9 +5,9 @@ import contextlib
 import logging
 from typing import Final
 
+from trunkline.agents import AgentFolder
 from trunkline.bus import Bus, EventLog, Heartbeat
 from trunkline.bus.heartbeat import PERIOD_S
-from trunkline.edge.agents import AgentFolder
 from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.errors import LineClosed

@@ -9,11 +9,11 @@ from trunkline.proto import subjects
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import CallId, new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.providers.errors import Misconfigured, Unusable
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.stt.cadence import Cadence
-from trunkline.stt.errors import Misconfigured, SttError
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
 from trunkline.stt.provider import SttCapabilities, SttProvider, providers
@@ -97,7 +97,7 @@ class SttService:
             provider = self._providers.get(stt.provider)
             hearing = CallHearing(claim, self._shared)
             stream = await provider.open(stt, hearing.on_heard)
-        except (SttError, PluginError) as error:
+        except (Unusable, PluginError) as error:
             if hearing is not None:
                 await hearing.close("not-opened")
             raise Unservable(
@@ -121,7 +121,7 @@ class SttService:
             return
         try:
             await self._providers.get(self._settings.warm).warm_up()
-        except (SttError, PluginError) as error:
+        except (Unusable, PluginError) as error:
             # Agents with another provider can be served all the same.
             log.warning("provider not warmed up", extra={"provider": self._settings.warm, "problem": str(error)})
 

@@ -21,7 +21,7 @@ from trunkline.stt.endpointing import BLOCK_SAMPLES, End, Endpointing, Onset, Ru
 from trunkline.stt.intake import Block, Intake, Taken
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
-from trunkline.stt.provider import Failed, Heard, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import Billed, Failed, Heard, Lost, Partial, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
@@ -185,9 +185,9 @@ class CallHearing:
 
     def on_heard(self, heard: Heard) -> None:
         """Take what the provider tells."""
-        utterance = self._utterances.get(heard.utterance)
-        if self._closed:
+        if self._closed or isinstance(heard, Lost | Billed):
             return
+        utterance = self._utterances.get(heard.utterance)
         if utterance is None or utterance.final_at is not None:
             self._shared.metrics.counts["words_late"] += 1
             return
@@ -200,8 +200,8 @@ class CallHearing:
             case FinalWords():
                 utterance.final = heard
                 self._settle(utterance)
-            case Failed(reason=reason):
-                self._give_up(utterance, reason)
+            case Failed(error=error):
+                self._give_up(utterance, str(error))
 
     def _time_out(self, utterance: _Utterance, stream: SttStream) -> None:
         self._give_up(utterance, "no words in time")

@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from trunkline.providers.errors import Unavailable
 from trunkline.stt.endpointing import BLOCK_SAMPLES, RATE_HZ
-from trunkline.stt.errors import Unavailable
 
 CONTEXT_SAMPLES: Final = 32
 STATE_UNITS: Final = 128

@@ -7,10 +7,10 @@ from trunkline.bus import Bus, BusError, CallSession, Unservable, Worker
 from trunkline.proto.agent import Tts
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
+from trunkline.providers.errors import Unusable
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import PluginError, Plugins
 from trunkline.runtime.process import Chassis
-from trunkline.tts.errors import TtsError
 from trunkline.tts.metrics import TtsMetrics
 from trunkline.tts.provider import TtsCapabilities, TtsProvider, providers
 from trunkline.tts.session import CallSpeech, Surroundings
@@ -67,7 +67,7 @@ class TtsService:
         try:
             provider = self._providers.get(tts.provider)
             voice = await provider.open(tts)
-        except (TtsError, PluginError) as error:
+        except (Unusable, PluginError) as error:
             raise Unservable(f"agent {claim.agent.name}: {error}") from error
         for setting in _ignored(tts, provider.capabilities):
             log.warning(

@@ -18,12 +18,12 @@ from trunkline.proto.errors import BadMessage
 from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio
 from trunkline.proto.ids import Generation, Seq
 from trunkline.proto.messages import Claim, Say
+from trunkline.providers.errors import Transient
 from trunkline.runtime.clock import Clock
 from trunkline.tts.chunks import BYTES_PER_MS, RATE_HZ, SentenceChunks
-from trunkline.tts.errors import SynthesisFailed
 from trunkline.tts.floor import Floor, Verdict
 from trunkline.tts.metrics import Outcome, TtsMetrics
-from trunkline.tts.provider import TtsCapabilities, TtsVoice
+from trunkline.tts.provider import Spoken, TtsCapabilities, TtsVoice
 from trunkline.tts.settings import TtsSettings
 from trunkline.tts.text import speakable
 
@@ -37,6 +37,10 @@ class Surroundings(NamedTuple):
     clock: Clock
     metrics: TtsMetrics
     settings: TtsSettings
+
+
+async def _whole(text: str) -> AsyncGenerator[str, None]:
+    yield text
 
 
 class CallSpeech:
@@ -157,7 +161,7 @@ class CallSpeech:
         began = self._shared.clock.monotonic()
         heard = False
         if text:
-            async with contextlib.aclosing(self._voice.speak(text)) as pieces:
+            async with contextlib.aclosing(self._voice.speak(_whole(text))) as pieces:
                 while piece := await self._next_of(pieces):
                     for payload in chunks.push(piece):
                         await self._publish(say, payload)
@@ -174,16 +178,16 @@ class CallSpeech:
         log.warning("nothing to say", extra={"call": self._call, "utterance": say.utterance, "pii.text": say.text})
         return Outcome.EMPTY
 
-    async def _next_of(self, pieces: AsyncGenerator[bytes, None]) -> bytes:
+    async def _next_of(self, pieces: AsyncGenerator[Spoken, None]) -> bytes:
         """Return the provider's next piece that is not empty; nothing at the end."""
         limit_ms = self._shared.settings.stall_ms
         try:
             async with asyncio.timeout(limit_ms / 1_000):
                 async for piece in pieces:
-                    if piece:
+                    if isinstance(piece, bytes) and piece:
                         return piece
         except TimeoutError as error:
-            raise SynthesisFailed(f"the provider was silent for {limit_ms} ms") from error
+            raise Transient(f"the provider was silent for {limit_ms} ms") from error
         return b""
 
     async def _publish(self, say: Say, payload: bytes, flags: Flag = Flag.NONE) -> None:

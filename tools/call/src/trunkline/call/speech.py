@@ -1,5 +1,6 @@
 """The caller's words as audio: the one place that knows the local TTS provider and WAV files."""
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,8 @@ from trunkline.call.caller import Clips
 from trunkline.call.errors import NoVoice
 from trunkline.call.scenario import BargeIn, Scenario, Step, Voice
 from trunkline.proto.agent import Tts
+from trunkline.providers.errors import Unusable
 from trunkline.testing.twilio import RATE_HZ
-from trunkline.tts.errors import TtsError
 from trunkline.tts.provider import TtsVoice
 from trunkline.tts.providers.local import LocalProvider
 
@@ -41,7 +42,7 @@ async def prepare_speech(scenario: Scenario) -> Clips:
                     clips[number] = _trimmed(await _speak(voice, words), words)
                 case _:
                     pass
-    except (BadWav, TtsError) as error:
+    except (BadWav, Unusable) as error:
         raise NoVoice(f"scenario {scenario.name!r}: {error}") from error
     finally:
         if voice is not None:
@@ -54,7 +55,10 @@ async def _open(caller: Voice) -> TtsVoice:
 
 
 async def _speak(voice: TtsVoice, words: str) -> NDArray[np.int16]:
-    pcm = b"".join([block async for block in voice.speak(words)])
+    async def sentence() -> AsyncGenerator[str, None]:
+        yield words
+
+    pcm = b"".join([block async for block in voice.speak(sentence()) if isinstance(block, bytes)])
     return resample(np.frombuffer(pcm, "<i2"), voice.sample_rate_hz, RATE_HZ)
 
 

@@ -12,12 +12,14 @@ from trunkline.proto import codec
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import (
     AgentSpoke,
+    CallBilled,
     CallEnded,
     CallerBargedIn,
     CallerSpoke,
     CallStarted,
     Fact,
     KeyPressed,
+    ProviderFailed,
     StageAssigned,
     StageLost,
     ToolCalled,
@@ -34,8 +36,13 @@ from trunkline.proto.messages import (
     PlayoutFinished,
     PlayoutStarted,
     Say,
+    SpeakingFailed,
     SpeechStarted,
+    SpeechStopped,
     TurnEnded,
+    Used,
+    WindUp,
+    WordsTimed,
 )
 
 Style = Literal["caller", "agent", "interrupt", "playout", "tool", "trouble", "fact", "faint", "raw"]
@@ -104,6 +111,16 @@ def _spoken(message: codec.Story) -> tuple[str, Style]:
         case PlayoutCut(utterance=utterance, heard_ms=heard_ms, total_ms=total_ms, complete=complete):
             whole = f"{total_ms / 1000:.1f} s" if complete else f"{total_ms / 1000:.1f} s so far"
             return f"#{utterance} was cut: {heard_ms / 1000:.1f} of {whole} heard", "interrupt"
+        case WordsTimed(utterance=utterance, points=points):
+            return f"#{utterance}: where {len(points)} of its words lie is known", "faint"
+        case SpeakingFailed(utterance=utterance, instead=instead):
+            return f"#{utterance} could not be spoken; the caller heard {instead or 'nothing'}", "trouble"
+        case Used(stage=stage, provider=provider, usd=usd):
+            return f"{stage} has used {provider} for ${usd:.4f} so far", "faint"
+        case WindUp(reason=reason):
+            return f"bring the call to an end: {reason}", "interrupt"
+        case SpeechStopped():
+            return "caller is silent; the words are being found", "faint"
         case HangUp(reason=reason):
             return f"hang up: {reason}", "trouble" if "error" in reason else "interrupt"
         case DigitPressed(digit=digit):
@@ -135,6 +152,10 @@ def _happened(fact: Fact) -> tuple[str, Style]:
             return f"turn {turn}, tool {name} returned {result} after {took_ms:.0f} ms", "tool"
         case TurnMeasured():
             return _latency(fact), "fact"
+        case ProviderFailed(stage=stage, provider=provider, kind=kind, text=text, then=then, to=to):
+            return f"{stage}: {provider} failed ({kind}: {text}); {then} {to}".rstrip(), "trouble"
+        case CallBilled(usd=usd, complete=complete):
+            return f"providers cost ${usd:.4f}" + ("" if complete else " and what is not known"), "fact"
         case KeyPressed(digit=digit):
             return f"caller pressed {digit}", "caller"
         case CallEnded(reason=reason, duration_s=duration_s, frames_in=frames_in, audio_ms_out=audio_ms_out):

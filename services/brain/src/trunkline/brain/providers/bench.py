@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta
-from trunkline.proto.agent import Agent
+from trunkline.proto.agent import Llm, Tool
 
 ANSWER: Final = "This answer has twelve words and is given to you at once."
 _DELTAS: Final = tuple(TextDelta(f" {word}" if at else word) for at, word in enumerate(ANSWER.split()))
@@ -18,8 +18,11 @@ class BenchLlm:
     def __init__(self, environ: Mapping[str, str]) -> None:
         del environ  # there is nothing to set
 
-    def check(self, agent: Agent) -> None:
+    def check(self, llm: Llm, tools: tuple[Tool, ...]) -> None:
         """Accept every agent."""
+
+    async def warm(self, llm: Llm) -> None:
+        """Need nothing."""
 
     async def stream(self, request: LlmRequest) -> LlmStream:
         """Answer with the sentence, whatever was said."""

@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
-from trunkline.brain.errors import Misconfigured
 from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta, ToolAsked, ToolCall
 from trunkline.brain.script import Reply, answer, validate
-from trunkline.proto.agent import Agent
+from trunkline.proto.agent import Llm, Tool
 from trunkline.proto.ids import ToolCallId
+from trunkline.providers.errors import Misconfigured
 
 _WORD: Final = re.compile(r"\s*\S+")
 
@@ -23,15 +23,18 @@ class ScriptLlm:
     def __init__(self, environ: Mapping[str, str]) -> None:
         del environ  # there is nothing to set
 
-    def check(self, agent: Agent) -> None:
+    def check(self, llm: Llm, tools: tuple[Tool, ...]) -> None:
         """Refuse an agent whose script is missing or could fail in a call."""
-        if agent.llm.script is None:
+        if llm.script is None:
             raise Misconfigured("llm.script", "the provider 'script' needs a script")
-        problems = validate(agent.llm.script, agent.tools)
+        problems = validate(llm.script, tools)
         if problems:
             first, *others = problems
             more = "".join(f"; {problem.path}: {problem.text}" for problem in others)
             raise Misconfigured(first.path, first.text + more)
+
+    async def warm(self, llm: Llm) -> None:
+        """Need nothing."""
 
     async def stream(self, request: LlmRequest) -> LlmStream:
         """Answer the last words or the last result of the history."""

@@ -49,6 +49,12 @@ class BenchProvider:
     async def warm_up(self) -> None:
         """Need nothing."""
 
+    def check(self, stt: Stt) -> None:
+        """Take any."""
+
+    async def warm(self, stt: Stt) -> None:
+        """Need nothing."""
+
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear, whatever `stt` says."""
         del stt

@@ -25,9 +25,9 @@ from msgspec import Meta
 
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
+from trunkline.providers.errors import Misconfigured, Rejected, Transient
 from trunkline.runtime.settings import load
 from trunkline.stt.endpointing import samples_of_ms
-from trunkline.stt.errors import Misconfigured
 from trunkline.stt.provider import Failed, OnHeard, Partial, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
 from trunkline.stt.providers.decoder import Question, Want
@@ -162,11 +162,11 @@ class LocalStream:
         if answering.cancelled():
             return
         if (error := answering.exception()) is not None:
-            self._on_heard(Failed(utterance, str(error)))
+            self._on_heard(Failed(utterance, Transient(str(error))))
             return
         answer = answering.result()
         if answer.problem:
-            self._on_heard(Failed(utterance, f"stt.grammar {answer.problem}"))
+            self._on_heard(Failed(utterance, Rejected(f"stt.grammar {answer.problem}")))
         else:
             self._on_heard(FinalWords(utterance, answer.text))
 
@@ -174,7 +174,9 @@ class LocalStream:
 class LocalProvider:
     """Ears that know a grammar."""
 
-    capabilities: Final = SttCapabilities(interim_results=True, honours=frozenset({"grammar"}))
+    capabilities: Final = SttCapabilities(
+        interim_results=True, languages=frozenset({"en"}), honours=frozenset({"grammar"})
+    )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         settings = load(LocalSettings, "TRUNKLINE_POCKETSPHINX_", environ)
@@ -190,6 +192,20 @@ class LocalProvider:
         """
         await self._pool.start()
 
+    def check(self, stt: Stt) -> None:
+        """Refuse an agent without a grammar, or not in English.
+
+        Raises:
+            Misconfigured: so it is.
+        """
+        if not stt.grammar.strip():
+            raise Misconfigured("stt.grammar", "is empty; the local provider hears only what a JSGF grammar foresees")
+        if not stt.language.lower().startswith("en"):
+            raise Misconfigured("stt.language", f"{stt.language!r} cannot be heard; the local provider knows en only")
+
+    async def warm(self, stt: Stt) -> None:
+        """Need nothing: the decoders are started before the first call."""
+
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear for the phrases of ``stt.grammar``.
 
@@ -200,10 +216,7 @@ class LocalProvider:
             Misconfigured: there is no grammar, or it was found wrong in time.
             Unavailable: the decoders do not start.
         """
-        if not stt.grammar.strip():
-            raise Misconfigured("stt.grammar", "is empty; the local provider hears only what a JSGF grammar foresees")
-        if not stt.language.lower().startswith("en"):
-            raise Misconfigured("stt.language", f"{stt.language!r} cannot be heard; the local provider knows en only")
+        self.check(stt)
         await self._pool.start()
         grammar = self._grammars.get(stt.grammar) or await self._learn(stt.grammar)
         return LocalStream(grammar, self._pool, on_heard)

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.stt.errors import Unavailable
+from trunkline.providers.errors import Unavailable
 from trunkline.stt.providers.decoder import LENGTH, Answer, Question, pack
 
 log = logging.getLogger("trunkline.stt.pool")

@@ -3,7 +3,7 @@
 For load work, where real speech would cost more than what is measured.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from functools import cache
 from typing import Final
 
@@ -29,8 +29,10 @@ class BenchVoice:
 
     sample_rate_hz: Final = RATE_HZ
 
-    async def speak(self, text: str) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - every sentence sounds the same
-        """Yield the tone, whole."""
+    async def speak(self, text: AsyncIterable[str]) -> AsyncGenerator[bytes, None]:
+        """Yield the tone, whole, once the sentence is written."""
+        async for _ in text:
+            pass
         yield _tone()
 
     async def aclose(self) -> None:
@@ -44,6 +46,12 @@ class BenchProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Needs nothing of `environ`."""
+
+    def check(self, tts: Tts) -> None:
+        """Take any."""
+
+    async def warm(self, tts: Tts) -> None:
+        """Need nothing."""
 
     async def open(self, tts: Tts) -> TtsVoice:  # noqa: ARG002 - whatever the agent asks for
         """Return the tone."""

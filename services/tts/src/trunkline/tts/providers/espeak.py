@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import espeakng_loader
 
-from trunkline.tts.errors import Misconfigured, SynthesisFailed, Unavailable
+from trunkline.providers.errors import Misconfigured, Transient, Unavailable
 
 NORMAL_WPM: Final = 175
 _SLOWEST_WPM, _FASTEST_WPM = 80, 450
@@ -103,9 +103,10 @@ class Espeak:
         name, plus, variant = voice.partition("+")
         identifier = self._identifiers.get(name.strip().lower())
         if identifier is None:
-            raise Misconfigured("tts.voice", voice, self.languages)
+            raise Misconfigured("tts.voice", f"{voice!r} is not there; expected one of {', '.join(self.languages)}")
         if plus and variant not in self._variants:
-            raise Misconfigured("tts.voice", voice, (f"{name}+{known}" for known in self._variants))
+            choice = ", ".join(f"{name}+{known}" for known in self._variants)
+            raise Misconfigured("tts.voice", f"{voice!r} is not there; expected one of {choice}")
         pace = min(max(round(NORMAL_WPM * speed), _SLOWEST_WPM), _FASTEST_WPM)
         return Setting(identifier + (plus + variant).encode(), pace, pitch)
 
@@ -113,11 +114,11 @@ class Espeak:
         """Speak `text`, handing 160 ms blocks to `emit` as they are made; return when all is said or `emit` ends it.
 
         Raises:
-            SynthesisFailed: the library refuses.
+            Transient: the library refuses.
         """
         if setting.identifier != self._voice:
             if self._lib.espeak_SetVoiceByName(setting.identifier) != 0:
-                raise SynthesisFailed(f"espeak-ng cannot load the voice {setting.identifier.decode()}")
+                raise Transient(f"espeak-ng cannot load the voice {setting.identifier.decode()}")
             self._voice = setting.identifier
         self._lib.espeak_SetParameter(_PARAMETER_RATE, setting.words_per_minute, 0)
         self._lib.espeak_SetParameter(_PARAMETER_PITCH, setting.pitch, 0)
@@ -127,9 +128,9 @@ class Espeak:
         status = self._lib.espeak_Synth(data, len(data), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
         self._emit = None
         if self._raised is not None:
-            raise SynthesisFailed(f"the audio was not taken: {self._raised}") from self._raised
+            raise Transient(f"the audio was not taken: {self._raised}") from self._raised
         if status != 0:
-            raise SynthesisFailed(f"espeak-ng returned {status}")
+            raise Transient(f"espeak-ng returned {status}")
 
     def _on_samples(self, samples: int | None, count: int, _events: int | None) -> int:
         if samples is None or count == 0 or self._emit is None:

@@ -7,15 +7,17 @@ audio reach the loop as they are made; a sentence that is closed early is aborte
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
 from trunkline.proto.agent import Tts
-from trunkline.tts.errors import SynthesisFailed
+from trunkline.providers.errors import Transient
 from trunkline.tts.provider import TtsCapabilities, TtsVoice
 from trunkline.tts.providers.espeak import Espeak, Setting
+
+DEFAULT_VOICE: Final = "en-gb"
 
 
 @cache
@@ -37,8 +39,9 @@ class LocalVoice:
         self.sample_rate_hz: Final = sample_rate_hz
         self._setting = setting
 
-    async def speak(self, text: str) -> AsyncGenerator[bytes, None]:
-        """Yield `text` in blocks of 160 ms; see `TtsVoice.speak`."""
+    async def speak(self, text: AsyncIterable[str]) -> AsyncGenerator[bytes, None]:
+        """Yield the sentence in blocks of 160 ms; see `TtsVoice.speak`."""
+        sentence = "".join([piece async for piece in text])
         loop = asyncio.get_running_loop()
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
         closed = threading.Event()
@@ -53,7 +56,7 @@ class LocalVoice:
         def work() -> None:
             try:
                 if not closed.is_set():
-                    _espeak().synthesise(text, self._setting, emit)
+                    _espeak().synthesise(sentence, self._setting, emit)
             except Exception as error:  # noqa: BLE001 - raised again in the loop
                 failures.append(error)
             if not closed.is_set():
@@ -67,7 +70,7 @@ class LocalVoice:
             closed.set()
             job.cancel()
         if failures:
-            raise SynthesisFailed(str(failures[0])) from failures[0]
+            raise Transient(str(failures[0])) from failures[0]
 
     async def aclose(self) -> None:
         """Hold nothing: the library belongs to the process."""
@@ -85,6 +88,13 @@ class LocalProvider:
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Needs nothing of `environ`."""
 
+    def check(self, tts: Tts) -> None:
+        """Leave the voice to `open`: to know the voices, the library must be loaded."""
+
+    async def warm(self, tts: Tts) -> None:  # noqa: ARG002 - all voices come with the library
+        """Load the library."""
+        await asyncio.get_running_loop().run_in_executor(_thread(), _espeak)
+
     async def open(self, tts: Tts) -> TtsVoice:
         """Return the voice; loads the library when it is the first.
 
@@ -95,7 +105,7 @@ class LocalProvider:
 
         def find() -> LocalVoice:
             espeak = _espeak()
-            return LocalVoice(espeak.resolve(tts.voice, tts.speed, tts.pitch), espeak.sample_rate_hz)
+            return LocalVoice(espeak.resolve(tts.voice or DEFAULT_VOICE, tts.speed, tts.pitch), espeak.sample_rate_hz)
 
         return await asyncio.get_running_loop().run_in_executor(_thread(), find)
 

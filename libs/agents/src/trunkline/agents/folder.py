@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from trunkline.edge.errors import AgentFileError
+from trunkline.agents.errors import AgentFileError
 from trunkline.proto.agent import Agent
 
-log = logging.getLogger("trunkline.edge.agents")
+log = logging.getLogger("trunkline.agents")
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 _Stamp = tuple[int, int]
@@ -192,6 +192,10 @@ def _contradictions(agent: Agent, stem: str) -> Iterator[str]:
     """Find what types cannot say."""
     if agent.name != stem:
         yield f"name: is {agent.name!r}, but the file is named {stem!r}; they must be the same"
+    for stage in ("stt", "llm", "tts"):
+        for index, fallback in enumerate(getattr(agent, stage).fallbacks):
+            if fallback.fallbacks:
+                yield f"{stage}.fallbacks[{index}].fallbacks: only {stage} itself has fallbacks; list them all there"
     script = agent.llm.script
     if script is None:
         return

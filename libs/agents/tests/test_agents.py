@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from trunkline.edge.agents import AgentFolder, read_agent
-from trunkline.edge.errors import AgentFileError
+from trunkline.agents import AgentFileError, AgentFolder, read_agent
 
 pytestmark = pytest.mark.unit
 

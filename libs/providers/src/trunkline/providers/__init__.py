@@ -1,0 +1,1 @@
+"""What every adapter to a provider shares: errors, breakers, retries, keys, prices."""

@@ -1,0 +1,1 @@
+"""Fish Audio voices for Trunkline."""
