@@ -112,6 +112,15 @@ class Course:
         self._again = None
         return Try(choice, wait_s, min(self._first_s[choice], left_s) if others else left_s)
 
+    def began(self, candidate: int) -> None:
+        """Note that `candidate` was at work already when the course began."""
+        self._tries[candidate] += 1
+        self.attempts += 1
+
+    def expired(self, at: float) -> bool:
+        """Tell whether the time to give up has come."""
+        return at >= self._deadline
+
     def failed(self, candidate: int, error: ProviderError, at: float) -> None:
         """Note that the attempt at `candidate` failed before anything of it was used."""
         self._memory.failed(candidate, at)

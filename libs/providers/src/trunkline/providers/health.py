@@ -45,6 +45,7 @@ class Health:
             f"{prefix}_attempts", "Attempts by how they ended", ["provider", "outcome"], registry=registry
         )
         self._failures = Counter(f"{prefix}_failures", "Failures by kind", ["provider", "kind"], registry=registry)
+        self._usd = Counter(f"{prefix}_usd", "Cost by the price table, US dollars", ["provider"], registry=registry)
         self._first = Histogram(
             f"{prefix}_first_seconds",
             "From the request to the first of the answer",
@@ -90,6 +91,10 @@ class Health:
             )
         self._attempts.labels(label, "broke-off" if midway else "failed").inc()
         self._failures.labels(label, error.kind).inc()
+
+    def spent(self, label: str, usd: float) -> None:
+        """Count a cost."""
+        self._usd.labels(label).inc(usd)
 
     def record(self, call: str, tenant: str, fact: ProviderFailed) -> None:
         """Log a failure as one structured record."""

@@ -23,10 +23,12 @@ def routes(
     ready: Callable[[], dict[str, str]],
     stats: Callable[[], str],
     registry: CollectorRegistry,
+    reports: Callable[[], dict[str, object]] = dict,
 ) -> list[Route]:
     """Return the routes every process serves.
 
-    `live` and `ready` say what is wrong (nothing or an empty dict when all is well); `stats` is a page for people.
+    `live` and `ready` say what is wrong (nothing or an empty dict when all is well); `stats` is a page for people,
+    and `reports` what else is shown on ``/health``.
     """
 
     async def on_live(_: Request) -> Response:
@@ -37,6 +39,11 @@ def routes(
         problems = ready()
         return JSONResponse({"ready": not problems, "problems": problems}, 503 if problems else 200)
 
+    async def on_health(_: Request) -> Response:
+        problem, problems = live(), ready()
+        status = 200 if problem is None and not problems else 503
+        return JSONResponse({"live": problem is None, "ready": not problems, "problems": problems, **reports()}, status)
+
     async def on_metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -44,6 +51,7 @@ def routes(
         return PlainTextResponse(stats())
 
     return [
+        Route("/health", on_health),
         Route("/health/live", on_live),
         Route("/health/ready", on_ready),
         Route("/metrics", on_metrics),

@@ -72,6 +72,7 @@ class Chassis:
         self.at_once = asyncio.Event()
         self._checks: dict[str, Check] = {}
         self._stats: list[tuple[str, Rows]] = []
+        self._reports: dict[str, Callable[[], object]] = {}
         self._born = clock.monotonic()
         self.lag = LoopLag(clock, self.registry)
         ProcessCollector(registry=self.registry)
@@ -85,6 +86,10 @@ class Chassis:
         """Show `rows` under `title` on ``/stats``."""
         self._stats.append((title, rows))
 
+    def report(self, name: str, value: Callable[[], object]) -> None:
+        """Show `value`, JSON, under `name` on ``/health``."""
+        self._reports[name] = value
+
     def fail(self, reason: str) -> None:
         """End the process with exit code 1: something it cannot live without is gone for good."""
         if self.failure is None and not self.stop_asked.is_set():
@@ -94,8 +99,8 @@ class Chassis:
         self.at_once.set()
 
     def routes(self) -> list[Route]:
-        """Return the routes ``/health/live``, ``/health/ready``, ``/metrics`` and ``/stats``."""
-        return http.routes(lambda: self.failure, self.problems, self.page, self.registry)
+        """Return the routes ``/health``, ``/health/live``, ``/health/ready``, ``/metrics`` and ``/stats``."""
+        return http.routes(lambda: self.failure, self.problems, self.page, self.registry, self._report)
 
     def problems(self) -> dict[str, str]:
         """Return why the process is not ready; empty when it is."""
@@ -105,6 +110,9 @@ class Chassis:
             return {"starting": "not started yet"}
         found = {name: check() for name, check in self._checks.items()}
         return {name: problem for name, problem in found.items() if problem}
+
+    def _report(self) -> dict[str, object]:
+        return {name: value() for name, value in self._reports.items()}
 
     def page(self) -> str:
         """Return ``/stats``: a page for people."""

@@ -29,6 +29,8 @@ class BaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_pii: bool = False
     """Whether logs show what people said, their numbers and digits, and the messages of exceptions."""
+    agents: str = ""
+    """Folder of agent files; a worker that is given it checks at its start what they need of it."""
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 3_600.0
     """How long a process that was asked to stop (SIGTERM) waits for its calls."""
 

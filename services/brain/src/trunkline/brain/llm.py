@@ -118,6 +118,8 @@ LlmStream = AsyncGenerator[LlmDelta, None]
 class LlmCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider can do, as data, so that nobody asks for its name."""
 
+    model: str = ""
+    """The one that is asked where the agent names none; what is used of it is priced by this name."""
     tools: bool = True
     usage: bool = True
     """`Finished.usage` is filled in by the provider's own figures."""

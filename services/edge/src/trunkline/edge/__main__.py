@@ -98,6 +98,7 @@ def _rows(exchange: Exchange, metrics: EdgeMetrics, bus: Bus) -> Iterable[tuple[
     yield "edge", exchange.edge
     yield "live", len(exchange.calls)
     yield "agents", ", ".join(exchange.agents.names)
+    yield "clips kept", len(exchange.clips)
     yield "other processes heard", exchange.heard
     for title, tally in (
         ("ended", metrics.ended),

@@ -16,13 +16,14 @@ from trunkline.edge.metrics import EdgeMetrics
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadMessage
-from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Stage, WorkerId
+from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Stage, UtteranceId, WorkerId
 from trunkline.proto.messages import Claim, Claimed, Refused, Release
 from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.assign")
 
 TRIES: Final = 3
+_NO_GREETING: Final = UtteranceId(0)
 _LATE_S: Final = 5.0
 _RELEASE_S: Final = 2.0
 """How long a worker may take to let a call go, beside the tools it must wait for."""
@@ -61,7 +62,7 @@ class Assignments:
         self._epochs: dict[Stage, Epoch] = dict.fromkeys(STAGES, Epoch(0))
         self._held: dict[Stage, Assigned] = {}
         self._asking: set[asyncio.Task[bytes]] = set()
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[object]] = set()
 
     def epoch(self, stage: Stage) -> Epoch:
         """Return the epoch below which messages of `stage` are void."""
@@ -71,8 +72,8 @@ class Assignments:
         """Return who serves `stage` now."""
         return self._held.get(stage)
 
-    async def claim(self, stage: Stage, generation: Generation) -> Assigned:
-        """Find a worker for `stage`, in a new epoch.
+    async def claim(self, stage: Stage, generation: Generation, greeting: UtteranceId = _NO_GREETING) -> Assigned:
+        """Find a worker for `stage`, in a new epoch; `greeting` is what we play of `generation` already.
 
         Raises:
             NoStageWorker: nobody listens, nobody answered `TRIES` times, or a worker says that none can serve it.
@@ -84,7 +85,7 @@ class Assignments:
         for _ in range(TRIES):
             epoch = self._epochs[stage] = Epoch(self._epochs[stage] + 1)
             try:
-                reply = codec.decode(codec.CLAIM_REPLY, await self._ask(stage, epoch, generation))
+                reply = codec.decode(codec.CLAIM_REPLY, await self._ask(stage, epoch, generation, greeting))
             except NoWorker as error:
                 pool.metrics.claims[f"{stage}_no_worker"] += 1
                 raise NoStageWorker(stage, str(error)) from error
@@ -113,12 +114,13 @@ class Assignments:
             self._spawn(self._tell(assigned.worker, assigned.epoch, reason))
         return assigned
 
-    async def release(self, reason: str) -> None:
-        """Let every worker go; return when each has said its last word, or after a second."""
+    async def release(self, reason: str) -> bool:
+        """Let every worker go; return when each has said its last word, or is too late; tell whether all have."""
         held, self._held = self._held, {}
-        await asyncio.gather(*(self._release(entry.worker, entry.epoch, reason) for entry in held.values()))
+        said = await asyncio.gather(*(self._release(entry.worker, entry.epoch, reason) for entry in held.values()))
+        return all(said)
 
-    async def _ask(self, stage: Stage, epoch: Epoch, generation: Generation) -> bytes:
+    async def _ask(self, stage: Stage, epoch: Epoch, generation: Generation, greeting: UtteranceId) -> bytes:
         pool = self._pool
         claim = Claim(
             call=self._call,
@@ -127,6 +129,7 @@ class Assignments:
             edge=pool.edge,
             agent=self._agent,
             generation=generation,
+            greeting=greeting,
             started_at=self._started_at,
         )
         asking = asyncio.create_task(pool.bus.request(subjects.claim(stage), claim, timeout_s=_LATE_S))
@@ -154,13 +157,15 @@ class Assignments:
             self._pool.metrics.claims["answered_late"] += 1
             self._spawn(self._release(reply.worker, epoch, "answered-late"))
 
-    async def _release(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
+    async def _release(self, worker: WorkerId, epoch: Epoch, reason: str) -> bool:
         release = Release(call=self._call, epoch=epoch, reason=reason)
         try:
             await self._pool.bus.request(subjects.release(worker), release, timeout_s=self._release_s)
         except BusError as error:
             extra = {"call": self._call, "worker": worker, "error": str(error)}
             log.warning("worker did not confirm the release", extra=extra)
+            return False
+        return True
 
     async def _tell(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
         try:
@@ -169,7 +174,7 @@ class Assignments:
         except BusError:
             log.debug("release not sent", extra={"call": self._call, "worker": worker})
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, object]) -> None:
         task = asyncio.create_task(work)
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)

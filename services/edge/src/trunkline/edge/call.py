@@ -18,7 +18,9 @@ from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import Bus, BusError, EventLog, Subscription
 from trunkline.edge.assign import Assigned, Assignments, Pool
+from trunkline.edge.bill import Bill
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.clips import Clips
 from trunkline.edge.downlink import Downlink, Wire
 from trunkline.edge.errors import LineClosed, NoStageWorker
 from trunkline.edge.liveness import Liveness
@@ -26,13 +28,22 @@ from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.ring import Ring
 from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.uplink import Uplink
-from trunkline.proto import codec, subjects
+from trunkline.proto import clips, codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadFrame, BadMessage
 from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
 from trunkline.proto.frame import Codec, unpack_audio
-from trunkline.proto.ids import STAGES, CallId, Epoch, Seq, Stage, WorkerId
-from trunkline.proto.messages import DigitPressed, FinalTranscript, HangUp, Interrupt
+from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
+from trunkline.proto.messages import (
+    DigitPressed,
+    FinalTranscript,
+    HangUp,
+    Interrupt,
+    PlayoutFinished,
+    PlayoutMessage,
+    Used,
+    WindUp,
+)
 from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.call")
@@ -41,6 +52,11 @@ NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 FRAME_MS: Final = 20
+CLIP_BYTES_PER_S: Final = 2 * clips.RATE_HZ
+PARTING_SLACK_S: Final = 1.0
+"""How much longer than its length the last sentence may take to be heard."""
+WIND_UP_S: Final = 30.0
+"""How long the brain may take to bring a call to its end."""
 JUST_ASSIGNED_S: Final = 1.0
 """What a worker says of its calls may have been written before it took the newest."""
 _CLOSE_S: Final = 1.0
@@ -56,6 +72,7 @@ class Facilities(NamedTuple):
     settings: EdgeSettings
     metrics: EdgeMetrics
     liveness: Liveness
+    clips: Clips
 
 
 class Leg(NamedTuple):
@@ -91,13 +108,18 @@ class Call:
         pool = Pool(self._bus, facilities.edge, clock, self._metrics, settings.claim_timeout_ms / 1000)
         self._assignments = Assignments(pool, call, agent, clock.wall())
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
-        self._downlink = Downlink(wire, clock, self._metrics, lambda said: self._tell(subjects.playout(call), said))
+        self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
         on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
         self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
         rate_hz = started.sample_rate_hz
         self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000)
         self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic)
         self._committed = -1
+        self._bill = Bill(agent.limits.max_cost_usd)
+        self._winding_up = False
+        self._greeting = UtteranceId(0)
+        self._parting: tuple[Generation, str] | None = None
+        self._served = asyncio.Event()
         self._tellings: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._story: Subscription | None = None
@@ -119,6 +141,7 @@ class Call:
         log.info("call started", extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name})
         longest_s = self.agent.limits.max_duration_s
         too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
+        self._greet()
         for work in (self._listen(), self._downlink.deliver(self._line), self._tell_all(), self._assign_all()):
             self._spawn(work)
         ending = Ending("edge-stopped", INTERNAL_ERROR, "")
@@ -225,7 +248,7 @@ class Call:
 
     async def _on_story(self, subject: str, data: bytes) -> None:
         topic = subjects.last_token(subject)
-        if topic not in {"speech", "interrupt", "control"}:
+        if topic not in {"speech", "interrupt", "control", "usage"}:
             return
         try:
             message = codec.decode_story(topic, data)
@@ -237,6 +260,9 @@ class Call:
             case FinalTranscript(epoch=epoch, committed=committed):
                 if epoch >= self._assignments.epoch("stt"):
                     self._committed = max(self._committed, committed)
+            case Used():
+                self._bill.take(message)
+                self._watch_cost()
             case Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
                 self._metrics.fenced[f"{topic}_epoch"] += 1
             case Interrupt(generation=generation):
@@ -261,16 +287,17 @@ class Call:
             return
         self._story = story
         first: tuple[Stage, ...] = ("stt", "tts")
-        if all(await asyncio.gather(*(self._assign(stage) for stage in first))):
-            await self._assign("brain")
+        if all(await asyncio.gather(*(self._assign(stage) for stage in first))) and await self._assign("brain"):
+            self._served.set()
 
     async def _assign(self, stage: Stage) -> bool:
         """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
         try:
-            assigned = await self._assignments.claim(stage, self._downlink.highest)
+            greeting = UtteranceId(0) if self._served.is_set() else self._greeting
+            assigned = await self._assignments.claim(stage, self._downlink.highest, greeting)
         except NoStageWorker as error:
             log.warning("no worker for the call", extra={"call": self.id, "stage": stage, "why": error.why})
-            self.end(f"no-{stage}-worker")
+            await self._part(f"no-{stage}-worker", self.agent.farewell if self._served.is_set() else self.agent.busy)
             return False
         self._facilities.liveness.expect(assigned.worker)
         self._emit(StageAssigned(stage=stage, worker=assigned.worker, epoch=assigned.epoch, claim_ms=assigned.claim_ms))
@@ -283,7 +310,7 @@ class Call:
         if lost is not None:
             self._lose(stage, lost)
             if stage == "brain":
-                self.end("brain-lost")
+                await self._part("brain-lost", self.agent.farewell)
             else:
                 await self._assign(stage)
         self._recovering.discard(stage)
@@ -291,11 +318,49 @@ class Call:
     def _lose(self, stage: Stage, lost: Assigned) -> None:
         log.warning("worker lost", extra={"call": self.id, "stage": stage, "worker": lost.worker})
         self._metrics.claims[f"{stage}_lost"] += 1
+        self._bill.complete = False  # what it used last it cannot tell
         self._emit(StageLost(stage=stage, worker=lost.worker, epoch=lost.epoch, reason="silent"))
         if stage == "stt":
             self._uplink.disconnect()
         if stage == "tts":
             self._downlink.abandon()
+
+    # --- what the edge says by itself ---------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        """Greet the caller at once if the greeting is at hand: workers are looked for meanwhile."""
+        pcm = self._facilities.clips.find(self.agent, self.agent.greeting)
+        if pcm is not None:
+            self._greeting = UtteranceId(1)
+            self._downlink.play(pcm, Generation(1), self._greeting)
+
+    async def _part(self, reason: str, text: str) -> None:
+        """Have the call end for `reason`, once the caller has heard `text` if that is at hand."""
+        pcm = self._facilities.clips.find(self.agent, text)
+        if pcm is not None and self._parting is None:
+            generation = Generation(self._downlink.highest + 1)
+            self._parting = generation, reason
+            self._downlink.interrupt(generation)
+            self._downlink.play(pcm, generation, UtteranceId(1))
+            await asyncio.sleep(len(pcm) / CLIP_BYTES_PER_S + PARTING_SLACK_S)
+        self.end(reason)
+
+    def _on_playout(self, said: PlayoutMessage) -> None:
+        self._tell(subjects.playout(self.id), said)
+        if self._parting is not None and isinstance(said, PlayoutFinished) and said.generation == self._parting[0]:
+            self.end(self._parting[1])
+
+    def _watch_cost(self) -> None:
+        if self._bill.exceeded and not self._winding_up:
+            self._winding_up = True
+            reason = "exceeded-max-cost"
+            log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._bill.usd, 4)})
+            self._tell(subjects.control(self.id), WindUp(reason=reason))
+            self._spawn(self._end_later(reason, WIND_UP_S))
+
+    async def _end_later(self, reason: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self.end(reason)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -306,9 +371,12 @@ class Call:
         with contextlib.suppress(LineClosed, TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._line.close(ending.close_code, ending.close_text)
+        if not await self._assignments.release(ending.reason):
+            self._bill.complete = False
         if self._story is not None:
-            await self._story.unsubscribe()
-        await self._assignments.release(ending.reason)
+            await self._story.drain()  # the workers' last words, which tell what they used, came before
+        if (bill := self._bill.fact()) is not None:
+            self._emit(bill)
         duration_s = round(self._clock.monotonic() - self._began_at, 3)
         frames_in, audio_ms_out = int(self._ring.next_seq), self._downlink.audio_ms
         self._emit(
@@ -334,6 +402,7 @@ class Call:
         self._tellings.put_nowait((subject, message))
 
     async def _tell_all(self) -> None:
+        await self._served.wait()  # nobody who is meant listens before
         while True:
             subject, message = await self._tellings.get()
             try:

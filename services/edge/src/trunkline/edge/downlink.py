@@ -5,17 +5,20 @@ after whatever the line has to be told first.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.edge.carrier import Carrier, Line
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.outbox import Outbox
 from trunkline.edge.playout import PlayoutLedger, Speech, Void
-from trunkline.proto.frame import AudioChunk, Codec
-from trunkline.proto.ids import Generation
+from trunkline.proto import clips
+from trunkline.proto.frame import AudioChunk, Codec, Flag
+from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
 from trunkline.proto.messages import PlayoutMessage
 from trunkline.runtime.clock import Clock
+
+_PIECE_BYTES: Final = 200 * 2 * clips.RATE_HZ // 1_000
 
 
 class Wire(NamedTuple):
@@ -77,6 +80,23 @@ class Downlink:
         if verdict.started is not None:
             self._tell(verdict.started)
         return complaint
+
+    def play(self, pcm: bytes, generation: Generation, utterance: UtteranceId) -> None:
+        """Say `pcm`, a clip, as a whole utterance of ours."""
+        pieces = [pcm[at : at + _PIECE_BYTES] for at in range(0, len(pcm), _PIECE_BYTES)] or [b""]
+        for number, piece in enumerate(pieces):
+            chunk = AudioChunk(
+                codec=Codec.PCM16,
+                sample_rate_hz=clips.RATE_HZ,
+                flags=Flag.LAST if number == len(pieces) - 1 else Flag.NONE,
+                epoch=Epoch(0),
+                seq=Seq(number),
+                synthesised_us=int(self._clock.wall() * 1e6),
+                generation=generation,
+                utterance=utterance,
+                payload=piece,
+            )
+            self.take(chunk)
 
     def returned(self, mark: str) -> None:
         """Take a mark that the carrier returned."""

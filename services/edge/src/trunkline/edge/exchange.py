@@ -6,19 +6,21 @@ import logging
 from typing import Final
 
 from trunkline.agents import AgentFolder
-from trunkline.bus import Bus, EventLog, Heartbeat
+from trunkline.bus import Bus, BusError, EventLog, Heartbeat
 from trunkline.bus.heartbeat import PERIOD_S
 from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
+from trunkline.edge.clips import Clips
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.uplink import unheard_of
 from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
-from trunkline.proto.messages import Disowned
+from trunkline.proto.messages import Disowned, Ringing
 from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.exchange")
@@ -41,7 +43,8 @@ class Exchange:
         self._metrics = metrics
         self._liveness = Liveness(self.edge, PERIOD_S)
         self.events: Final = EventLog(bus, clock.wall)
-        self._facilities = Facilities(bus, self.events, self.edge, clock, settings, metrics, self._liveness)
+        self.clips: Final = Clips(bus, agents)
+        self._facilities = Facilities(bus, self.events, self.edge, clock, settings, metrics, self._liveness, self.clips)
         self._heartbeat = Heartbeat(
             bus, stage="edge", worker=self.edge, calls=lambda: len(self.calls), capacity=settings.capacity
         )
@@ -69,6 +72,7 @@ class Exchange:
         await self._bus.media.flush()
         await self._bus.flush()
         self._heartbeat.start()
+        self.clips.start()
 
     async def drain(self) -> None:
         """Wait until the last call has ended."""
@@ -78,6 +82,7 @@ class Exchange:
     async def stop(self) -> None:
         """End what is left and store what is known of it. Calls that still come in are refused."""
         self._closing = True
+        await self.clips.stop()
         for call in self.calls.values():
             call.end("edge-stopped", TRY_AGAIN_LATER)
         with contextlib.suppress(TimeoutError):
@@ -86,6 +91,11 @@ class Exchange:
         await self.events.flush(timeout_s=2.0)
         await self.events.close()
         await self._heartbeat.stop()
+
+    async def ringing(self, agent: Agent) -> None:
+        """Tell all workers that a call for `agent` is about to begin. Nothing depends on it."""
+        with contextlib.suppress(BusError):
+            await self._bus.publish(subjects.RINGING, Ringing(agent=agent))
 
     async def answer(self, line: Line, carrier: Carrier) -> None:
         """Serve one carrier line from its first message to its close."""

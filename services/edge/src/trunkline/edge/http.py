@@ -76,6 +76,7 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         if problem is not None:
             raise RequestRefused(403, "webhook-not-allowed", problem)
         agent = self._known_agent(request.query_params.get("agent") or self.settings.default_agent)
+        await self._ring(agent)
         connect = Connect()
         stream = connect.stream(url=self.public.socket(MEDIA_STREAM))
         stream.parameter(name="agent", value=agent)
@@ -101,12 +102,17 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
             placed = await self.dialler.place(order.to, agent)
         except NotPlaced as error:
             raise RequestRefused(502, "not-placed", str(error), error.detail) from error
+        await self._ring(agent)
         call = call_id_of(TwilioStream().name, placed.call_sid)
         log.info("call placed", extra={"call": call, "agent": agent, "pii.to": order.to})
         return JSONResponse({"call": call, "call_sid": placed.call_sid, "status": placed.status, "agent": agent}, 201)
 
     async def _answer(self, line: Line) -> None:
         await self.exchange.answer(line, TwilioStream())
+
+    async def _ring(self, name: str) -> None:
+        if (agent := self.exchange.agents.get(name)) is not None:
+            await self.exchange.ringing(agent)
 
     def _known_agent(self, name: str) -> str:
         agents = self.exchange.agents

@@ -28,6 +28,8 @@ from trunkline.runtime.plugins import Found, Plugins
 class SttCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider can do, as data."""
 
+    model: str = ""
+    """The one that is asked where the agent names none; what is used of it is priced by this name."""
     interim_results: bool = False
     """Whether `Partial`s come."""
     needs_vad_segments: bool = True

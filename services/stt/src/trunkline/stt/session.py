@@ -7,27 +7,45 @@ subject. It decides nothing about turns beyond the endpointing's word: who may s
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from trunkline.bus import EventLog
 from trunkline.proto import subjects
 from trunkline.proto.errors import BadFrame
+from trunkline.proto.events import ProviderFailed
 from trunkline.proto.ids import CallId, Seq, UtteranceId
-from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechMessage, SpeechStarted, TurnEnded
+from trunkline.proto.messages import (
+    Claim,
+    FinalTranscript,
+    PartialTranscript,
+    SpeechMessage,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEnded,
+)
+from trunkline.providers.course import RetryRules
+from trunkline.providers.health import Health
+from trunkline.providers.prices import Prices
+from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Clock
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.endpointing import BLOCK_SAMPLES, End, Endpointing, Onset, Rules, samples_of_ms
 from trunkline.stt.intake import Block, Intake, Taken
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
-from trunkline.stt.provider import Billed, Failed, Heard, Lost, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import Billed, Failed, Heard, Lost, Partial, TurnOver
 from trunkline.stt.provider import Final as FinalWords
+from trunkline.stt.relay import Lender, Means, Relay
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
 
 log = logging.getLogger("trunkline.stt.session")
 
+_BLOCKS_PER_BILL: Final = 160
+"""5 s: how often what was used is told."""
 PRE_ROLL_MS: Final = 300
 """Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
 
@@ -41,6 +59,9 @@ class Surroundings(msgspec.Struct, frozen=True):
     clock: Clock
     metrics: SttMetrics
     settings: SttSettings
+    events: EventLog
+    health: Health
+    prices: Prices
 
 
 class _Utterance:
@@ -76,13 +97,22 @@ class CallHearing:
         self._utterances: dict[UtteranceId, _Utterance] = {}
         self._malformed = False
         self._closed = False
-        self._stream: SttStream | None = None
-        self._capabilities = SttCapabilities()
+        self._meter = Meter("stt", claim.epoch, shared.prices, shared.health.spent)
+        self._unbilled = 0
+        self._stream: Relay | None = None
 
-    def listen(self, stream: SttStream, capabilities: SttCapabilities) -> None:
-        """Hand what is heard to `stream` from now on."""
-        self._stream = stream
-        self._capabilities = capabilities
+    async def listen(self, lenders: Sequence[Lender]) -> None:
+        """Hand what is heard to the first of `lenders` that works, from now on.
+
+        Raises:
+            Unusable: none does.
+        """
+        shared = self._shared
+        rules = RetryRules(give_up_s=shared.settings.final_timeout_ms / 1_000)
+        means = Means(shared.health, rules, shared.clock.monotonic, self._meter, self._on_failure)
+        relay = Relay(lenders, means, self.on_heard)
+        await relay.start()
+        self._stream = relay
 
     async def close(self, reason: str) -> None:
         """Stop hearing; words still awaited are not told."""
@@ -96,7 +126,9 @@ class CallHearing:
                 utterance.deadline.cancel()
         if self._stream is not None:
             await self._stream.aclose()
+        self._tell_usage()
         await self._shared.outbox.flush()
+        await self._shared.events.flush(timeout_s=1.0)
         log.debug("call closed", extra={"call": self.call, "reason": reason})
 
     # --- audio in -----------------------------------------------------------------------------------------------------
@@ -139,10 +171,11 @@ class CallHearing:
             return
         self._recent.append(block)
         endpointing = self._endpointing
-        wanted = endpointing.open or not self._capabilities.needs_vad_segments
         verdict = endpointing.hear(block.position, probability)
-        if wanted:
-            stream.push(block.pcm, voiced=endpointing.voiced)
+        stream.push(block.pcm, voiced=endpointing.voiced)
+        self._unbilled += 1
+        if self._unbilled >= _BLOCKS_PER_BILL:
+            self._tell_usage()
         match verdict:
             case Onset() as onset:
                 self._on_onset(onset, stream)
@@ -159,18 +192,16 @@ class CallHearing:
 
     # --- utterances ---------------------------------------------------------------------------------------------------
 
-    def _on_onset(self, onset: Onset, stream: SttStream) -> None:
+    def _on_onset(self, onset: Onset, stream: Relay) -> None:
         onset_at = self._intake.captured_at(onset.start)
         self._utterances[onset.utterance] = _Utterance(onset.utterance, onset_at)
         self._shared.metrics.counts["utterances"] += 1
         self._publish(SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at))
-        stream.begin(onset.utterance)
-        if self._capabilities.needs_vad_segments:
-            # What belonged to the utterance before must not be heard twice.
-            first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-            stream.push(b"".join(block.pcm for block in self._recent if block.position >= first), voiced=True)
+        # What belonged to the utterance before must not be heard twice.
+        first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
+        stream.begin(onset.utterance, b"".join(block.pcm for block in self._recent if block.position >= first))
 
-    def _on_end(self, end: End, stream: SttStream) -> None:
+    def _on_end(self, end: End, stream: Relay) -> None:
         utterance = self._utterances[end.utterance]
         self._spent = end.stop
         utterance.stop_at = self._intake.captured_at(end.stop - 1)
@@ -181,11 +212,15 @@ class CallHearing:
         loop = asyncio.get_running_loop()
         timeout_s = self._shared.settings.final_timeout_ms / 1_000
         utterance.deadline = loop.call_later(timeout_s, self._time_out, utterance, stream)
+        self._publish(SpeechStopped(epoch=self._claim.epoch, utterance=utterance.id, endpoint_at=utterance.ended_at))
         stream.finish()
 
     def on_heard(self, heard: Heard) -> None:
         """Take what the provider tells."""
         if self._closed or isinstance(heard, Lost | Billed):
+            return
+        if isinstance(heard, TurnOver):
+            self._on_turn_over(heard)
             return
         utterance = self._utterances.get(heard.utterance)
         if utterance is None or utterance.final_at is not None:
@@ -203,7 +238,17 @@ class CallHearing:
             case Failed(error=error):
                 self._give_up(utterance, str(error))
 
-    def _time_out(self, utterance: _Utterance, stream: SttStream) -> None:
+    def _on_turn_over(self, over: TurnOver) -> None:
+        """The provider judges that the caller has finished: sooner than silence would tell."""
+        utterance = self._utterances.get(over.utterance)
+        if self._stream is None or utterance is None or utterance.ended_at:
+            return
+        self._shared.metrics.counts["turns_ended_by_provider"] += 1
+        end = self._endpointing.cut()
+        if end is not None:
+            self._on_end(end, self._stream)
+
+    def _time_out(self, utterance: _Utterance, stream: Relay) -> None:
         self._give_up(utterance, "no words in time")
         stream.give_up(utterance.id)
 
@@ -226,8 +271,8 @@ class CallHearing:
     def _tell(self, utterance: _Utterance, final_at: float) -> None:
         metrics = self._shared.metrics
         final = utterance.final
-        if final is not None:
-            metrics.final(self._claim.agent.stt.provider, final_at - utterance.ended_at)
+        if final is not None and self._stream is not None:
+            metrics.final(self._stream.provider, final_at - utterance.ended_at)
             metrics.counts["finals" if final.text else "finals_empty"] += 1
         if final is not None and final.text:
             self._publish(
@@ -248,8 +293,10 @@ class CallHearing:
                 speech_ended_at=utterance.stop_at,
                 endpoint_at=utterance.ended_at,
                 final_at=final_at,
+                failed=final is None,
             )
         )
+        self._tell_usage()
         log.info(
             "utterance heard",
             extra={
@@ -260,6 +307,15 @@ class CallHearing:
                 "pii.text": final.text if final is not None else "",
             },
         )
+
+    def _on_failure(self, fact: ProviderFailed) -> None:
+        self._shared.health.record(self.call, self._claim.tenant, fact)
+        self._shared.events.emit(self.call, fact, self._claim.tenant)
+
+    def _tell_usage(self) -> None:
+        self._unbilled = 0
+        for used in self._meter.used():
+            self._shared.outbox.put(subjects.usage(self.call), used)
 
     def _publish(self, message: SpeechMessage) -> None:
         self._shared.outbox.put(self._subject, message)

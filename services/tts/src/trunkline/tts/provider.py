@@ -16,6 +16,8 @@ from trunkline.runtime.plugins import Found, Plugins
 class TtsCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider can do, as data."""
 
+    model: str = ""
+    """The one that is asked where the agent names none; what is used of it is priced by this name."""
     adjusts: frozenset[Literal["speed", "pitch", "language"]] = frozenset()
     """Which of the agent's settings it honours; the others are ignored, with a warning."""
     sentence_gap_ms: int = 0

@@ -1,0 +1,92 @@
+"""The edge's own copies of what agents say word for word, so that it can speak while, or although, nobody else does.
+
+For every agent: its greeting, and what is said when nobody can serve the call. TTS workers make them; they are kept in
+the bus's object store and here in memory. One that is not there yet is asked for again and again, less and less often.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from trunkline.agents import AgentFolder
+from trunkline.bus import Bus, BusError, ClipStore
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent
+from trunkline.proto.clips import key_of
+from trunkline.proto.errors import BadMessage
+from trunkline.proto.messages import MakeClip
+
+log = logging.getLogger("trunkline.edge.clips")
+
+_MAKE_S: Final = 12.0
+_LOOK_S: Final = 2.0
+_LONGEST_WAIT_S: Final = 30.0
+
+
+class Clips:
+    """The clips of all agents."""
+
+    def __init__(self, bus: Bus, agents: AgentFolder) -> None:
+        self._bus = bus
+        self._agents = agents
+        self._store = ClipStore(bus)
+        self._pcm: dict[str, bytes] = {}
+        self._wait_s: dict[str, float] = {}
+        self._keeping: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pcm)
+
+    def find(self, agent: Agent, text: str) -> bytes | None:
+        """Return `text` in the agent's voice, PCM16 at 8 kHz; None when it is not there."""
+        return self._pcm.get(key_of(agent.tts, text)) if text else None
+
+    def start(self) -> None:
+        """Begin to gather, and go on with agents that come or change."""
+        self._keeping = asyncio.create_task(self._keep(), name="clips")
+
+    async def stop(self) -> None:
+        """Gather no more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        due: dict[str, float] = {}
+        while True:
+            wanted = {
+                key_of(agent.tts, text): (agent, text)
+                for name in self._agents.names
+                if (agent := self._agents.get(name)) is not None
+                for text in (agent.greeting, agent.busy, agent.farewell)
+                if text
+            }
+            self._pcm = {key: pcm for key, pcm in self._pcm.items() if key in wanted}
+            for key, (agent, text) in wanted.items():
+                if key in self._pcm or loop.time() < due.get(key, 0.0):
+                    continue
+                if not await self._fetch(key, agent, text):
+                    wait_s = self._wait_s[key] = min(2 * self._wait_s.get(key, 0.25), _LONGEST_WAIT_S)
+                    due[key] = loop.time() + wait_s
+            missing = any(key not in self._pcm for key in wanted)
+            await asyncio.sleep(0.25 if missing else _LOOK_S)
+
+    async def _fetch(self, key: str, agent: Agent, text: str) -> bool:
+        try:
+            pcm = await self._store.get(key)
+            if pcm is None:
+                order = MakeClip(tts=agent.tts, text=text)
+                made = codec.decode(codec.CLIP_MADE, await self._bus.request(subjects.MAKE_CLIP, order, _MAKE_S))
+                if made.problem:
+                    log.warning("clip not made", extra={"agent": agent.name, "problem": made.problem})
+                    return False
+                pcm = await self._store.get(key)
+        except (BusError, BadMessage) as error:
+            log.debug("clip not there yet", extra={"agent": agent.name, "problem": str(error)})
+            return False
+        if pcm is None:
+            return False
+        self._pcm[key] = pcm
+        log.debug("clip kept", extra={"agent": agent.name, "key": key, "ms": len(pcm) // 16})
+        return True
