@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.proto import codec, events, messages, subjects
-from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Stt, Tool
+from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Stt, Tool, Tts
 from trunkline.proto.errors import BadFrame, BadMessage
 from trunkline.proto.frame import (
     AUDIO_HEADER_BYTES,
@@ -40,6 +40,7 @@ AGENT = Agent(
     greeting="Hello.",
     stt=Stt(grammar="#JSGF V1.0;"),
     llm=Llm(script=Script(slots={"day": Slot(hear="friday")}, rules=(Rule(known=("day",), say="On {day}."),))),
+    tts=Tts(voice="en-gb"),
     tools=(Tool(name="check_table", parameters={"type": "object"}),),
 )
 
@@ -65,6 +66,14 @@ MESSAGES = [
     messages.PlayoutCut(generation=2, utterance=3, heard_ms=400, total_ms=900, complete=True),
     messages.HangUp(epoch=1, generation=3, reason="assistant-ended-call"),
     messages.DigitPressed(digit="5", at=14.0),
+    messages.SpeechStopped(epoch=1, utterance=40, endpoint_at=12.0),
+    messages.WordsTimed(epoch=1, generation=2, utterance=3, points=((3, 120), (9, 480))),
+    messages.SpeakingFailed(epoch=1, generation=2, utterance=3, instead="apology"),
+    messages.Used(stage="brain", epoch=1, provider="openai", model="m", input_tokens=9, output_tokens=2, usd=0.5),
+    messages.WindUp(reason="exceeded-max-cost"),
+    messages.Ringing(agent=AGENT),
+    messages.MakeClip(tts=AGENT.tts, text="Hello."),
+    messages.ClipMade(problem=""),
 ]
 
 FACTS = [
@@ -90,6 +99,10 @@ FACTS = [
         turn_latency_ms=528.0,
     ),
     events.KeyPressed(digit="5", at=14.0),
+    events.ProviderFailed(
+        stage="tts", provider="acme", model="m", kind="stall", text="silent", attempt=1, then="fallback", to="local"
+    ),
+    events.CallBilled(items=(events.CostItem(stage="stt", provider="acme", audio_s=2.5, usd=0.25),), usd=0.25),
     events.CallEnded(reason="assistant-ended-call", duration_s=20.5, frames_in=1000, audio_ms_out=8000),
 ]
 
@@ -119,6 +132,13 @@ def test_a_fact_is_written_as_ever_and_read_back(fact):
     assert codec.decode(codec.EVENT, written) == event
 
 
+@pytest.mark.parametrize("path", sorted((GOLDEN / "older").iterdir()), ids=lambda path: path.name)
+def test_what_an_older_process_writes_is_read_as_it_meant_it(path):
+    name = path.name.partition(".")[0]
+    meant = next(message for message in MESSAGES if type(message).__name__ == name)
+    assert msgspec.json.decode(path.read_bytes(), type=type(meant)) == meant
+
+
 def test_frames_are_written_as_ever_and_read_back():
     assert pack_media(MEDIA) == golden("media.bin", pack_media(MEDIA))
     assert unpack_media(pack_media(MEDIA)) == MEDIA
@@ -129,7 +149,13 @@ def test_frames_are_written_as_ever_and_read_back():
 
 def test_every_message_and_fact_has_a_golden_file():
     assert {type(fact) for fact in FACTS} == set(get_args(events.Fact))
-    unions = (messages.SpeechMessage, messages.PlayoutMessage, messages.ClaimReply)
+    unions = (
+        messages.SpeechMessage,
+        messages.PlayoutMessage,
+        messages.ClaimReply,
+        messages.SpokenMessage,
+        messages.ControlMessage,
+    )
     assert {kind for union in unions for kind in get_args(union)} <= {type(message) for message in MESSAGES}
 
 

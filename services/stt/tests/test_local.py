@@ -282,7 +282,7 @@ def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_
             await told.wait(1)
             (failed,) = told.words
             assert isinstance(failed, Failed)
-            assert "stt.grammar has words the dictionary lacks: qqzx" in failed.reason
+            assert "stt.grammar has words the dictionary lacks: qqzx" in str(failed.error)
             with pytest.raises(Misconfigured, match=r"stt\.grammar: has words .* qqzx"):
                 await told.stream()
 

@@ -12,7 +12,16 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Stt, TurnTaking
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
 from trunkline.proto.ids import call_id_of, new_worker_id
-from trunkline.proto.messages import Claim, Claimed, FinalTranscript, Refused, Release, SpeechStarted, TurnEnded
+from trunkline.proto.messages import (
+    Claim,
+    Claimed,
+    FinalTranscript,
+    Refused,
+    Release,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEnded,
+)
 from trunkline.runtime.clock import SYSTEM
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
@@ -189,9 +198,9 @@ def test_bench_says_hello_200_ms_after_the_end_of_speech(nats_url, voice):
             caller = await edge.call(BENCH)
             await caller.speak(voice.say("yes"), law=Codec.PCM16)
             await caller.turns(1)
-        assert [type(message) for message in caller.told] == [SpeechStarted, FinalTranscript, TurnEnded]
-        assert caller.told[1].text == "hello"
-        assert caller.told[2].final_at - caller.told[2].endpoint_at < 0.01
+        assert [type(message) for message in caller.told] == [SpeechStarted, SpeechStopped, FinalTranscript, TurnEnded]
+        assert caller.told[2].text == "hello"
+        assert caller.told[3].final_at - caller.told[3].endpoint_at < 0.01
 
     asyncio.run(run())
 
@@ -227,7 +236,7 @@ def test_words_that_do_not_come_in_time_end_the_turn_without_them(nats_url, voic
             caller = await edge.call(agent)
             await caller.speak(voice.say("yes"), fast=True)
             await caller.turns(1)
-            assert [type(message) for message in caller.told] == [SpeechStarted, TurnEnded]
+            assert [type(message) for message in caller.told] == [SpeechStarted, SpeechStopped, TurnEnded]
             assert service._metrics.counts["finals_missing"] == 1
 
     asyncio.run(run())

@@ -5,13 +5,18 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from trunkline.proto.agent import Agent, TurnTaking
+from trunkline.proto.agent import Agent, Stt, TurnTaking
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
-from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechStarted, TurnEnded
+from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechStarted, SpeechStopped, TurnEnded
+from trunkline.providers.breaker import BreakerRules
+from trunkline.providers.errors import Transient
+from trunkline.providers.health import Health
+from trunkline.providers.prices import Price, Prices
 from trunkline.runtime.clock import SYSTEM
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.metrics import SttMetrics
-from trunkline.stt.provider import Failed, Final, Partial, SttCapabilities
+from trunkline.stt.provider import Failed, Final, Partial, SttCapabilities, TurnOver
+from trunkline.stt.relay import Lender
 from trunkline.stt.session import CallHearing, Surroundings
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
@@ -26,14 +31,26 @@ class Collected:
     """Takes the place of the bus."""
 
     def __init__(self):
-        self.messages = []
+        self.published = []
+
+    @property
+    def messages(self):
+        """What is told of the caller's speech, but for the note that the words are being found."""
+        speech = [message for subject, message in self.published if subject == "call.c.speech"]
+        return [message for message in speech if not isinstance(message, SpeechStopped)]
 
     def put(self, subject, message):
-        assert subject == "call.c.speech"
-        self.messages.append(message)
+        self.published.append((subject, message))
 
     async def flush(self):
         pass
+
+
+class Facts:
+    """Takes the place of the event log."""
+
+    async def flush(self, timeout_s):
+        del timeout_s
 
 
 class Ear:
@@ -69,12 +86,27 @@ class Call:
         detector = VoiceDetector(2)
         self.outbox = Collected()
         self.cadence = Cadence(detector, SYSTEM, self.metrics)
-        shared = Surroundings(detector, self.cadence, self.outbox, SYSTEM, self.metrics, settings or SttSettings())
+        health = Health("stt", BreakerRules(), SYSTEM.monotonic, CollectorRegistry())
+        events, prices = (
+            Facts(),
+            Prices(as_of="2025-01-01", price=(Price(provider="acme", model="", audio_minute=6.0),)),
+        )
+        settings = settings or SttSettings()
+        shared = Surroundings(
+            detector, self.cadence, self.outbox, SYSTEM, self.metrics, settings, events, health, prices
+        )
         claim = Claim(call="c", stage="stt", epoch=4, edge="edge-a", agent=Agent(name="a", turns=TURNS))
         self.hearing = CallHearing(claim, shared)
         self.ear = Ear()
-        self.hearing.listen(self.ear, capabilities or SttCapabilities())
+        self.capabilities = capabilities or SttCapabilities()
         self.seq = 0
+
+    async def begin(self):
+        async def lend(_):
+            return self.ear, self.capabilities
+
+        await self.hearing.listen([Lender(Stt(provider="acme"), lend)])
+        return self
 
     def hear(self, *probabilities):
         """Deliver frames and have their blocks judged as told."""
@@ -95,7 +127,7 @@ class Call:
 
 def in_loop(story):
     async def run():
-        call = Call()
+        call = await Call().begin()
         story(call)
         await call.hearing.close("done")
 
@@ -145,7 +177,7 @@ def test_what_was_heard_once_is_not_handed_over_again():
 
 def test_a_provider_that_wants_everything_gets_everything():
     async def run():
-        call = Call(SttCapabilities(needs_vad_segments=False))
+        call = await Call(SttCapabilities(needs_vad_segments=False)).begin()
         call.hear(*[0.0] * 7)
         assert len(call.ear.pcm) == 7 * 512
         assert call.ear.calls == []
@@ -165,7 +197,7 @@ def test_sound_without_words_ends_the_turn_without_a_final():
 def test_a_provider_that_fails_ends_the_turn_without_a_final_and_is_counted():
     def story(call):
         call.hear(*SPEECH)
-        call.hearing.on_heard(Failed(32, "the line to the provider broke"))
+        call.hearing.on_heard(Failed(32, Transient("the line to the provider broke")))
         call.hearing.on_heard(Final(32, "too late"))
         assert call.told == [SpeechStarted, TurnEnded]
         assert call.metrics.counts["finals_missing"] == 1
@@ -233,7 +265,7 @@ def test_a_stream_that_breaks_off_ends_the_utterance():
 
 def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
     async def run():
-        call = Call()
+        call = await Call().begin()
         while not call.metrics.frames["broken"]:
             call.frame()
         assert not call.hearing.ready
@@ -247,7 +279,7 @@ def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
 
 def test_words_that_do_not_come_in_time_are_given_up_with_the_provider():
     async def run():
-        call = Call(settings=SttSettings(final_timeout_ms=100))
+        call = await Call(settings=SttSettings(final_timeout_ms=100)).begin()
         call.hear(*SPEECH)
         async with asyncio.timeout(5):
             await call.ear.given_up.wait()
@@ -263,12 +295,54 @@ def test_after_the_close_nothing_is_told():
         call.hear(*SPEECH)
 
     async def run():
-        call = Call()
+        call = await Call().begin()
         story(call)
         await call.hearing.close("call-ended")
         await call.hearing.close("again")
         call.hearing.on_heard(Final(32, "yes"))
         assert call.told == [SpeechStarted]
         assert call.ear.calls.count(("close",)) == 1
+
+    asyncio.run(run())
+
+
+def test_the_end_of_the_speech_is_told_before_its_words_are_known():
+    def story(call):
+        call.hear(*SPEECH)
+        (stopped,) = (m for _, m in call.outbox.published if isinstance(m, SpeechStopped))
+        call.hearing.on_heard(Final(32, "yes"))
+        assert call.outbox.messages[-1].endpoint_at == stopped.endpoint_at
+
+    in_loop(story)
+
+
+def test_a_turn_whose_words_nobody_could_find_is_told_as_failed():
+    def story(call):
+        call.hear(*SPEECH, *SPEECH)
+        call.hearing.on_heard(Failed(32, Transient("no")))
+        call.hearing.on_heard(Final(96, ""))
+        assert [m.failed for m in call.outbox.messages if isinstance(m, TurnEnded)] == [True, False]
+
+    in_loop(story)
+
+
+def test_a_provider_may_judge_that_the_turn_is_over_before_the_silence_does():
+    def story(call):
+        call.hear(*SPEECH[:32])
+        call.hearing.on_heard(TurnOver(32))
+        call.hearing.on_heard(TurnOver(32))
+        assert [what for what, _ in call.ear.calls] == ["begin", "finish"]
+
+    in_loop(story)
+
+
+def test_what_was_used_is_told_with_its_price():
+    async def run():
+        call = await Call(SttCapabilities(needs_vad_segments=False)).begin()
+        call.hear(*[0.0] * 400)
+        await call.hearing.close("done")
+        used = [m for subject, m in call.outbox.published if subject == "call.c.usage"]
+        assert [round(m.audio_s, 2) for m in used] == [5.12, 10.24, 12.8]
+        assert used[-1].usd == pytest.approx(12.8 / 60 * 6.0)
 
     asyncio.run(run())

@@ -13,9 +13,15 @@ PluginError
 └── PluginBroken    it is installed but cannot be made in this process
 """
 
+import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
+
+LOAD_S: Final = 30.0
+"""How long it may take to import and make a part. One that hangs must not keep the process from its calls."""
 
 
 class PluginError(Exception):
@@ -79,6 +85,7 @@ class Plugins(Generic[P]):
         self._found: dict[str, Found] = {point.name: point for point in others}
         self._found |= {name: EntryPoint(name, where, group) for name, where in ours.items()}
         self._made: dict[str, P] = {}
+        self._loading: dict[str, asyncio.Task[P]] = {}
 
     def names(self) -> list[str]:
         """Return what can be asked for."""
@@ -91,20 +98,68 @@ class Plugins(Generic[P]):
             NoPlugin: there is none of that name.
             PluginBroken: it cannot be imported, or refuses to be made.
         """
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    async def load(self, name: str) -> P:
+        """Return what `get` returns; the part is imported in a thread, which may take seconds.
+
+        Raises:
+            NoPlugin: there is none of that name.
+            PluginBroken: it cannot be imported or made, or not within `LOAD_S`.
+        """
         if name in self._made:
             return self._made[name]
+        loading = self._loading.get(name)
+        if loading is None:
+            loading = self._loading[name] = asyncio.create_task(self._load(name), name=f"load {name}")
+            loading.add_done_callback(lambda task: self._loaded(name, task))
+        return await asyncio.shield(loading)
+
+    async def aclose(self) -> None:
+        """Close every part that was made."""
+        for loading in self._loading.values():
+            loading.cancel()
+        while self._made:
+            _, made = self._made.popitem()
+            await made.aclose()
+
+    def _make(self, name: str) -> P:
         if name not in self._found:
             choice = ", ".join(self.names())
             raise NoPlugin(f"{self._setting}: no provider {name!r} here; expected one of {choice}")
         try:
             make = cast("Callable[[Mapping[str, str]], P]", self._found[name].load())
-            made = self._made[name] = make(self._environ)
+            return make(self._environ)
         except Exception as error:
             raise PluginBroken(f"{self._setting}: {name!r} cannot be made: {error}") from error
-        return made
 
-    async def aclose(self) -> None:
-        """Close every part that was made."""
-        while self._made:
-            _, made = self._made.popitem()
-            await made.aclose()
+    async def _load(self, name: str) -> P:
+        """Import in a thread; make on the loop, where parts may make what belongs to it."""
+        loop = asyncio.get_running_loop()
+        imported: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            if not imported.done():
+                imported.set_result(None)
+
+        def work() -> None:
+            with contextlib.suppress(BaseException):  # `_make` meets it again, and says so
+                self._found[name].load()
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle)
+
+        # A daemon: an import that never returns must not keep the process from ending.
+        threading.Thread(target=work, name=f"load {name}", daemon=True).start()
+        try:
+            async with asyncio.timeout(LOAD_S):
+                await imported
+        except TimeoutError as error:
+            raise PluginBroken(f"{self._setting}: {name!r} is not there after {LOAD_S:g} s") from error
+        return self.get(name)
+
+    def _loaded(self, name: str, task: asyncio.Task[P]) -> None:
+        del self._loading[name]
+        if not task.cancelled():
+            task.exception()  # whoever still waits has it; nobody may be left

@@ -12,13 +12,12 @@ from trunkline.proto.agent import Agent, Stt
 from trunkline.proto.ids import CallId, new_worker_id
 from trunkline.proto.messages import Claim
 from trunkline.providers import prices
-from trunkline.providers.breaker import BreakerRules
 from trunkline.providers.errors import Misconfigured, Unavailable, Unusable
 from trunkline.providers.health import Health
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
 from trunkline.runtime.process import Chassis
-from trunkline.runtime.settings import SettingsError, load
+from trunkline.runtime.settings import SettingsError
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
@@ -51,8 +50,7 @@ class SttService:
         self._cadence = Cadence(detector, chassis.clock, self._metrics)
         self._outbox = Outbox(bus)
         self._events = EventLog(bus, chassis.clock.wall)
-        rules = load(BreakerRules, "TRUNKLINE_STT_BREAKER_", chassis.environ)
-        self._health = Health("stt", rules, chassis.clock.monotonic, chassis.registry)
+        self._health = Health("stt", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
         self._shared = Surroundings(
             detector,
             self._cadence,

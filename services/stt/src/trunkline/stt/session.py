@@ -26,7 +26,6 @@ from trunkline.proto.messages import (
     SpeechStopped,
     TurnEnded,
 )
-from trunkline.providers.course import RetryRules
 from trunkline.providers.health import Health
 from trunkline.providers.prices import Prices
 from trunkline.providers.usage import Meter
@@ -108,8 +107,7 @@ class CallHearing:
             Unusable: none does.
         """
         shared = self._shared
-        rules = RetryRules(give_up_s=shared.settings.final_timeout_ms / 1_000)
-        means = Means(shared.health, rules, shared.clock.monotonic, self._meter, self._on_failure)
+        means = Means(shared.health, shared.settings.retry_rules, shared.clock.monotonic, self._meter, self._on_failure)
         relay = Relay(lenders, means, self.on_heard)
         await relay.start()
         self._stream = relay

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from trunkline.providers.settings import ProviderSettings
 
-class SttSettings(msgspec.Struct, frozen=True, kw_only=True):
+
+class SttSettings(ProviderSettings, frozen=True, kw_only=True):
     """How much one process takes on, and how long it waits."""
 
     capacity: Annotated[int, Meta(ge=1, le=2_000)] = 200
