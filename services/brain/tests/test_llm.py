@@ -20,7 +20,6 @@ from trunkline.brain.llm import (
     ToolAsked,
     ToolCall,
     llm_providers,
-    provider_of,
 )
 from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
@@ -38,6 +37,12 @@ SCRIPT = Script(
     fallback="Which day?",
 )
 AGENT = Agent(name="a", llm=Llm(script=SCRIPT), tools=(Tool(name="look"),))
+
+
+def provider_of(agent: Agent, providers: Plugins[LlmProvider]) -> LlmProvider:
+    provider = providers.get(agent.llm.provider)
+    provider.check(agent.llm, agent.tools)
+    return provider
 
 
 def request(agent: Agent, *messages: Message, tools: bool = True) -> LlmRequest:
@@ -108,9 +113,13 @@ class Parrot:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.word = environ["PARROT"]
 
-    def check(self, agent: Agent) -> None:
-        if not agent.llm.model:
+    def check(self, llm: Llm, tools: tuple[Tool, ...]) -> None:
+        del tools
+        if not llm.model:
             raise Misconfigured("llm.model", "a parrot needs a model")
+
+    async def warm(self, llm: Llm) -> None:
+        del llm
 
     async def stream(self, request: LlmRequest) -> LlmStream:
         del request
@@ -144,7 +153,7 @@ def test_an_installed_provider_is_made_once_and_reads_the_environment() -> None:
 @pytest.mark.parametrize(
     ("llm", "text"),
     [
-        (Llm(provider="nobody"), "llm.provider: no provider 'nobody' here; expected one of bench, parrot, script"),
+        (Llm(provider="nobody"), "llm.provider: no provider 'nobody' here; expected one of anthropic, bench, google"),
         (Llm(provider="parrot", model="grey"), "llm.provider: 'parrot' cannot be made: 'PARROT'"),
         (Llm(provider="script"), "llm.script: the provider 'script' needs a script"),
         (

@@ -12,6 +12,8 @@ class CallerTurn:
     def __init__(self) -> None:
         self.utterances: list[UtteranceId] = []
         self.times: TurnTimes | None = None
+        self.failed = False
+        """Whether the words of some of it could not be found."""
         self._before = ""
         self._words: dict[UtteranceId, list[str]] = {}
         self._open: set[UtteranceId] = set()
@@ -41,6 +43,7 @@ class CallerTurn:
     def ended(self, event: TurnEnded) -> None:
         """Note that an utterance is over, with all its words."""
         self._open.discard(event.utterance)
+        self.failed = self.failed or event.failed
         self._offset_at = event.speech_ended_at
         self.times = TurnTimes(event.speech_ended_at, event.endpoint_at, event.final_at)
 

@@ -16,19 +16,21 @@ over         the call is ending                                  never
 
 Invariants: every agent turn has a generation of its own; a `Void` always raises it; nothing of a lower generation is
 said afterwards; the call is ended only by a turn that was heard to its end (or by a limit); a tool that was started is
-never stopped, and no model is asked while a tool is still running.
+never stopped, and no model is asked while a tool is still running; a model is asked again for an answer that broke off
+only while nothing of it was given out to be said; whoever waits for an answer hears a filler now and then.
 
 Times are seconds of one steady clock that agrees with the wall clock; they come in with the events.
 """
 
 from typing import Final, Literal
 
+from trunkline.brain.answer import Answer, Said
 from trunkline.brain.caller import CallerTurn
-from trunkline.brain.delivery import Delivery
+from trunkline.brain.delivery import START_SLACK_S, Delivery
+from trunkline.brain.fillers import Fillers
 from trunkline.brain.heard import Speaking
 from trunkline.brain.history import History
 from trunkline.brain.llm import ToolCall
-from trunkline.brain.markers import END_CALL, VOICEMAIL, Marker, MarkerFilter, Piece
 from trunkline.brain.moves import (
     ArmTimer,
     DisarmTimer,
@@ -58,14 +60,21 @@ from trunkline.proto.messages import (
     PartialTranscript,
     PlayoutCut,
     PlayoutFinished,
+    PlayoutMessage,
     PlayoutStarted,
+    SpeakingFailed,
+    SpeechMessage,
     SpeechStarted,
+    SpeechStopped,
+    SpokenMessage,
     TurnEnded,
+    WindUp,
+    WordsTimed,
 )
 
 State = Literal["listening", "thinking", "speaking", "over"]
 
-END_REASONS: Final = {END_CALL: "assistant-ended-call", VOICEMAIL: "voicemail"}
+PROVIDERS_FAILED: Final = "providers-failed"
 LONGEST_SPEECH_S: Final = 40.0
 """STT ends every utterance sooner; when no end has come by then, none will."""
 LONGEST_THOUGHT_S: Final = 10.0
@@ -88,7 +97,12 @@ class Conversation:
         self.history = History()
         self._mouth = Delivery(self.history, agent.tts.speed, self._do)
         self._thought = 0
-        self._answer = _Answer()
+        self._answer = Answer()
+        self._asked_again = False
+        self._fillers = Fillers(agent.turns)
+        self._failures = 0
+        """Turns in a row that no provider could serve."""
+        self._winding_up: str | None = None
         self._caller = CallerTurn()
         self._stt_epoch = Epoch(0)
         self._running: set[ToolCallId] = set()
@@ -111,19 +125,29 @@ class Conversation:
             self._do(Ignore("stale-timer"))
             return self._out
         if self.state == "over":
-            if isinstance(event, ToolDone):
-                self._tool_done(event)
-            elif event == TimerFired("hang-up"):
-                self._hang_up(at)
-            return self._out
+            self._after_the_end(event, at)
+        else:
+            self._take(event, at)
+        return self._out
+
+    def _after_the_end(self, event: Told, at: float) -> None:
+        if isinstance(event, ToolDone):
+            self._tool_done(event)
+        elif event == TimerFired("hang-up"):
+            self._hang_up(at)
+
+    def _take(self, event: Told, at: float) -> None:
         match event:
             case Opened():
                 self._open(event)
-            case SpeechStarted() | PartialTranscript() | FinalTranscript() | TurnEnded():
+            case SpeechStarted() | PartialTranscript() | SpeechStopped() | FinalTranscript() | TurnEnded():
                 self._heard_speech(event, at)
             case PlayoutStarted() | PlayoutFinished() | PlayoutCut():
-                self._mouth.reported(event)
-                self._follow_playout(at)
+                self._played(event, at)
+            case WordsTimed() | SpeakingFailed():
+                self._spoken(event, at)
+            case WindUp():
+                self._wind_up(event.reason, at)
             case ThoughtCame() | ToolWanted() | ThoughtEnded():
                 self._thought_about(event, at)
             case ToolDone():
@@ -133,14 +157,18 @@ class Conversation:
                 self._key(event.digit, at)
             case TimerFired():
                 self._time_came(event, at)
-        return self._out
 
     # --- the call --------------------------------------------------------------------------------------------------
 
     def _open(self, event: Opened) -> None:
         self._mouth.generation = event.generation
-        self._mouth.renew()
         self._do(ArmTimer("duration", self._started_at + self._agent.limits.max_duration_s))
+        if event.greeting:
+            self._mouth.adopt(self.turn, event.greeting, self._agent.greeting, self._started_at)
+            self.state = "speaking"
+            self._follow_playout(self._started_at)
+            return
+        self._mouth.renew()
         if self._agent.greeting:
             self._say_all(self._agent.greeting, self._started_at)
         else:
@@ -151,6 +179,25 @@ class Conversation:
         self._ending = reason
         self._do(StopThinking())
         self._hang_up(at)
+
+    def _wind_up(self, reason: str, at: float) -> None:
+        """Bring the call to a polite end: what is being said is finished, and a last sentence is said."""
+        self._winding_up = reason
+        self._do(StopThinking(), DisarmTimer("thought"))
+        self._thought += 1
+        if self.state == "speaking" and self._mouth.current is not None:
+            self._complete(at, self._mouth.current.end_reason)
+        elif not self._caller.speaks:
+            self._say_last(at)
+
+    def _say_last(self, at: float) -> None:
+        self._rest()
+        self._mouth.close(at, interrupted=True)
+        self._mouth.renew()
+        if self._agent.spent:
+            self._say_all(self._agent.spent, at, self._winding_up)
+        else:
+            self._end(self._winding_up or "", at)
 
     def _hang_up(self, at: float) -> None:
         """Order the end, again and again: an order that was lost would leave the caller in silence."""
@@ -166,7 +213,7 @@ class Conversation:
 
     # --- the caller ------------------------------------------------------------------------------------------------
 
-    def _heard_speech(self, event: SpeechStarted | PartialTranscript | FinalTranscript | TurnEnded, at: float) -> None:
+    def _heard_speech(self, event: SpeechMessage, at: float) -> None:
         if event.epoch < self._stt_epoch:
             self._do(Ignore("stale-stt-epoch"))
             return
@@ -177,8 +224,11 @@ class Conversation:
             case SpeechStarted():
                 self._caller.began(event.utterance, event.onset_at)
                 self._do(ArmTimer("silence", at + LONGEST_SPEECH_S))
-                if self.state != "listening" and self._agent.turns.barge_in:
+                if self.state == "listening" or self._agent.turns.barge_in:
                     self._give_way(event, at)
+            case SpeechStopped():
+                if self.state == "listening":
+                    self._await_answer(event.endpoint_at)
             case FinalTranscript():
                 self._caller.said(event)
             case TurnEnded():
@@ -190,18 +240,23 @@ class Conversation:
 
     def _give_way(self, event: SpeechStarted, at: float) -> None:
         """The caller speaks while the agent thinks or speaks: stop, and listen."""
-        audible = self._mouth.current is not None and self._mouth.current.audible
-        reason: Literal["barge-in", "resumed-turn"] = "barge-in" if audible else "resumed-turn"
+        filling = self._mouth.filling
+        if self.state == "listening" and not filling:
+            self._rest()
+            return
+        answered = self.state != "listening" and self._mouth.current is not None and self._mouth.current.audible
+        reason: Literal["barge-in", "resumed-turn"] = "barge-in" if answered or filling else "resumed-turn"
         self._silence_agent(reason, event.onset_at)
-        if audible:
+        if answered or filling:
             fact = CallerBargedIn(turn=self.turn, generation=self.generation, onset_at=event.onset_at, at=at)
             self._do(Emit(fact))
-        elif not self._running and not self._tools_this_turn:
+        if self.state != "listening" and not answered and not self._running and not self._tools_this_turn:
             self._take_back()
         self.state = "listening"
 
     def _silence_agent(self, reason: Literal["barge-in", "resumed-turn"], onset_at: float) -> None:
         self._thought += 1  # whatever still streams in answers nobody's question
+        self._rest()
         self._mouth.void(reason, onset_at)
         self._do(StopThinking(), DisarmTimer("thought"))
 
@@ -224,10 +279,18 @@ class Conversation:
         text = self._caller.text
         if self._caller.utterances:
             self._do(Emit(self._caller.fact(TurnId(self.turn + bool(text)))))
-        if not text:
-            self._caller = CallerTurn()
-            self._nothing_said(at)
+        if self._winding_up is not None:
+            self._say_last(at)
             return
+        if not text:
+            failed = self._caller.failed
+            self._caller = CallerTurn()
+            if failed:
+                self._not_understood(at)
+            else:
+                self._nothing_said(at)
+            return
+        self._await_answer(self._caller.times.endpoint_at if self._caller.times is not None else at)
         self._mouth.close(at, interrupted=True)
         self.turn = TurnId(self.turn + 1)
         self.history.caller_said(text)
@@ -235,11 +298,13 @@ class Conversation:
         self._caller = CallerTurn()
         self._reprompts = 0
         self._tools_this_turn = 0
+        self._asked_again = False
         self._mouth.renew()
         self._think(at)
 
     def _nothing_said(self, at: float) -> None:
         """There was sound, but no words. If it stopped the agent, the agent goes on where it was cut."""
+        self._rest()
         cut = self._mouth.current
         if cut is not None and cut.complete and cut.unheard:
             self._say_again(cut, cut.unheard, at)
@@ -279,7 +344,11 @@ class Conversation:
         self._mouth.times = None
         self._reprompts = 0
         self._tools_this_turn = 0
-        if not self._caller.speaks:  # otherwise the end of their words is the moment to answer both
+        self._asked_again = False
+        if self._winding_up is not None:
+            self._say_last(at)
+        elif not self._caller.speaks:  # otherwise the end of their words is the moment to answer both
+            self._await_answer(at)
             self._mouth.renew()
             self._think(at)
 
@@ -288,7 +357,7 @@ class Conversation:
     def _think(self, at: float) -> None:
         """Ask the model, as soon as no tool is running."""
         self.state = "thinking"
-        self._answer = _Answer()
+        self._answer = Answer()
         if self._running:
             return
         self._thought += 1
@@ -307,41 +376,89 @@ class Conversation:
             case ThoughtCame():
                 if self._mouth.times is not None:
                     self._mouth.times.first_token(at)
-                self._read(self._answer.filter.feed(event.text), at)
+                self._say_answer(self._answer.read(event.text), at)
             case ToolWanted():
                 self._answer.calls.append(event.call)
             case ThoughtEnded():
                 self._thought_ended(event.failure, at)
 
-    def _read(self, pieces: list[Piece], at: float) -> None:
+    def _say_answer(self, pieces: list[Said], at: float) -> None:
         for piece in pieces:
-            match piece:
-                case Marker():
-                    self._answer.end_reason = END_REASONS.get(piece.name)
-                case str():
-                    self._say_answer(self._answer.splitter.feed(piece), at)
-
-    def _say_answer(self, sentences: list[str], at: float) -> None:
-        for sentence in sentences:
-            self._answer.said = True
-            self._say(sentence, at)
+            filler_at = self._fillers.due_at
+            self._rest()
+            self.state = "speaking"
+            self._mouth.say(self.turn, piece.text, at, goes_on=piece.goes_on, filler_at=filler_at)
+            if self._mouth.current is not None:
+                self._mouth.current.answers = True
 
     def _thought_ended(self, failure: str, at: float) -> None:
         answer = self._answer
         self._thought += 1  # nothing more of it is wanted
         self._do(DisarmTimer("thought"))
-        self._read(answer.filter.flush(), at)
-        self._say_answer(answer.splitter.flush(), at)
-        if answer.calls and not failure:
+        if failure and not answer.said:
+            self._no_answer(failure, at)
+            return
+        self._say_answer(answer.end(), at)
+        if failure:
+            self._fail(at)
+        elif answer.calls:
             self._start_tools(answer.calls, at)
-            return
-        if answer.end_reason is not None and self._mouth.current is None:
+        elif answer.end_reason is not None and self._mouth.current is None:
             self._end(answer.end_reason, at)
+        else:
+            if not answer.said and answer.end_reason is None:
+                # An empty answer is no reason for silence on the line, and no failure of a provider.
+                self._say(self._agent.apology, at)
+            self._complete(at, answer.end_reason)
+
+    # --- what fails ------------------------------------------------------------------------------------------------
+
+    def _no_answer(self, failure: str, at: float) -> None:
+        """Nothing of the answer was given out: an answer that broke off may be asked for again, once in a turn."""
+        if failure == "broke-off" and not self._asked_again:
+            self._asked_again = True
+            speaking = self.state == "speaking"
+            self._think(at)
+            self.state = "speaking" if speaking else "thinking"
+        else:
+            self._fail(at)
+
+    def _not_understood(self, at: float) -> None:
+        """Nobody could find the caller's words."""
+        self._mouth.close(at, interrupted=True)
+        self._mouth.times = None
+        self._mouth.renew()
+        self._fail(at)
+
+    def _spoken(self, event: SpokenMessage, at: float) -> None:
+        """TTS tells where words lie; or that nobody could speak, and what was to come of the turn is given up."""
+        if isinstance(event, WordsTimed):
+            self._mouth.timed(event)
             return
-        if not answer.said and answer.end_reason is None:
-            # An empty answer is no reason for silence on the line.
-            self._say(self._agent.apology, at)
-        self._complete(at, None if failure else answer.end_reason)
+        if self.state != "speaking" or not self._mouth.unspoken(event):
+            self._do(Ignore("speaking-failed-late"))
+            return
+        self._thought += 1
+        self._do(StopThinking(), DisarmTimer("thought"))
+        self._follow_playout(at)
+
+    def _fail(self, at: float) -> None:
+        """End a turn that no provider could serve: say so, or, once too often, say goodbye."""
+        over = self._failures + 1 >= self._agent.limits.max_failed_turns
+        self._say(self._agent.farewell if over else self._agent.apology, at)
+        if self._mouth.current is not None:
+            self._mouth.current.failed = self._mouth.current.apologised = True
+        self._complete(at, PROVIDERS_FAILED if over else None)
+
+    def _after_failure(self, *, apologised: bool, at: float) -> None:
+        self._failures += 1
+        over = self._failures >= self._agent.limits.max_failed_turns
+        if over or not apologised:
+            self._mouth.renew()
+            self._mouth.times = None
+            self._say_all(self._agent.farewell if over else self._agent.apology, at, PROVIDERS_FAILED if over else None)
+        else:
+            self._listen(at)
 
     def _start_tools(self, calls: list[ToolCall], at: float) -> None:
         self._tools_this_turn += len(calls)
@@ -377,6 +494,7 @@ class Conversation:
             self.state = "speaking" if speaking else "thinking"
 
     def _say(self, sentence: str, at: float) -> None:
+        self._rest()
         self.state = "speaking"
         self._mouth.say(self.turn, sentence, at)
 
@@ -394,9 +512,24 @@ class Conversation:
             return
         self._mouth.current.complete = True
         self._mouth.current.end_reason = end_reason
+        self._rest()
         self._follow_playout(at)
 
     # --- what was heard --------------------------------------------------------------------------------------------
+
+    def _played(self, event: PlayoutMessage, at: float) -> None:
+        if self._mouth.filled(event):
+            if self._fillers.waiting and not isinstance(event, PlayoutStarted):
+                self._fillers.silent(at)
+                self._arm_filler()
+            return
+        self._mouth.reported(event)
+        current = self._mouth.current
+        if self.state == "speaking" and current is not None and current.settled and not current.complete:
+            # The rest of the answer is late.
+            self._fillers.silent(at)
+            self._arm_filler()
+        self._follow_playout(at)
 
     def _follow_playout(self, at: float) -> None:
         if self.state != "speaking":  # the caller has the floor; what comes in only settles what was cut
@@ -407,16 +540,27 @@ class Conversation:
             self._mouth.watch(at)
 
     def _all_heard(self, at: float) -> None:
-        reason = self._mouth.current.end_reason if self._mouth.current is not None else None
+        current = self._mouth.current
+        reason = current.end_reason if current is not None else None
         self._do(DisarmTimer("playout"))
         self._mouth.close(at, interrupted=False)
         if reason is not None:
             self._end(reason, at)
+        elif self._winding_up is not None:
+            self._say_last(at)
+        elif current is not None and current.failed:
+            self._after_failure(apologised=current.apologised, at=at)
         elif self._caller.utterances and not self._caller.speaks:
+            self._worked(current)
             # The caller spoke over an agent that does not give way: now is their turn.
             self._take_turn(at)
         else:
+            self._worked(current)
             self._listen(at)
+
+    def _worked(self, turn: Speaking | None) -> None:
+        if turn is not None and turn.answers:
+            self._failures = 0
 
     def _overdue(self, at: float) -> None:
         """What should have been heard long ago is given up; what never began to play is said again, once."""
@@ -436,13 +580,34 @@ class Conversation:
         if not self._caller.speaks:
             self._do(ArmTimer("silence", at + self._agent.turns.reprompt_after_s))
 
+    def _await_answer(self, since: float) -> None:
+        self._fillers.wait(since)
+        self._arm_filler()
+
+    def _arm_filler(self) -> None:
+        if due_at := self._fillers.due_at:
+            self._do(ArmTimer("filler", due_at))
+
+    def _rest(self) -> None:
+        """Nobody waits for an answer any more: it is there, or the caller speaks."""
+        self._fillers.stop()
+        self._do(DisarmTimer("filler"))
+
+    def _fill(self, at: float) -> None:
+        if self._fillers.waiting and self._winding_up is None:
+            text = self._fillers.take(at, expect_s=START_SLACK_S)
+            self._mouth.fill(text)
+            self._arm_filler()
+
     def _time_came(self, event: TimerFired, at: float) -> None:
         match event.timer:
             case "duration":
                 self._end("exceeded-max-duration", at)
             case "thought":
                 self._do(StopThinking())
-                self._thought_ended("stalled", at)
+                self._thought_ended("nobody", at)
+            case "filler":
+                self._fill(at)
             case "hang-up":
                 pass
             case "keys":
@@ -488,14 +653,3 @@ class Conversation:
                 case DisarmTimer(timer):
                     self._due.pop(timer, None)
         self._out.extend(orders)
-
-
-class _Answer:
-    """One answer of the model, as it streams in."""
-
-    def __init__(self) -> None:
-        self.filter = MarkerFilter()
-        self.splitter = SentenceSplitter()
-        self.calls: list[ToolCall] = []
-        self.said = False
-        self.end_reason: str | None = None

@@ -7,13 +7,20 @@ the books of the turn that is being said. It does not know who has the floor.
 from collections.abc import Callable
 from typing import Final, Literal
 
-from trunkline.brain.heard import Speaking, Utterance
+from trunkline.brain.heard import Fate, Speaking, Utterance
 from trunkline.brain.history import History
 from trunkline.brain.measure import TurnTimes
 from trunkline.brain.moves import ArmTimer, DisarmTimer, Emit, Ignore, Speak, Void
 from trunkline.proto.events import AgentSpoke
 from trunkline.proto.ids import Generation, TurnId, UtteranceId
-from trunkline.proto.messages import PlayoutCut, PlayoutFinished, PlayoutMessage, PlayoutStarted
+from trunkline.proto.messages import (
+    PlayoutCut,
+    PlayoutFinished,
+    PlayoutMessage,
+    PlayoutStarted,
+    SpeakingFailed,
+    WordsTimed,
+)
 
 START_SLACK_S: Final = 4.0
 """How long after what is playing a sentence may take to begin before it counts as lost."""
@@ -41,6 +48,15 @@ class Delivery:
         self._speed = speed
         self._do: Callable[..., None] = do
         self._utterance = UtteranceId(0)
+        self._fillers: dict[UtteranceId, Fate] = {}
+
+    def adopt(self, turn: TurnId, utterance: UtteranceId, text: str, at: float) -> None:
+        """Take over a turn that somebody else has begun to say, as `utterance` of the generation that is current."""
+        self._utterance = utterance
+        current = self.begin(turn)
+        current.say(utterance, text, at)
+        current.complete = True
+        self._history.agent_said(current.utterances[-1])
 
     def renew(self) -> None:
         """Begin a generation: every turn of the agent's has one of its own."""
@@ -49,6 +65,7 @@ class Delivery:
     def void(self, reason: Literal["barge-in", "resumed-turn", "overdue"], onset_at: float = 0.0) -> None:
         """Make all that was said so far void, wherever it is."""
         self.renew()
+        self._fillers.clear()
         self._do(Void(self.generation, reason, onset_at), DisarmTimer("playout"))
 
     def begin(self, turn: TurnId) -> Speaking:
@@ -56,15 +73,65 @@ class Delivery:
         self.current = Speaking(turn, self.generation)
         return self.current
 
-    def say(self, turn: TurnId, sentence: str, at: float) -> None:
-        """Have a sentence said, as part of the turn under way if there is one."""
+    def say(self, turn: TurnId, text: str, at: float, *, goes_on: bool = False, filler_at: float = 0.0) -> None:
+        """Have a sentence said, or the next piece of it, as part of the turn under way if there is one."""
         current = self.current or self.begin(turn)
-        self._utterance = UtteranceId(self._utterance + 1)
-        current.say(self._utterance, sentence, at)
-        self._history.agent_said(current.utterances[-1])
+        last = current.utterances[-1] if current.utterances else None
+        if last is not None and last.open:
+            last.text += text
+        else:
+            self._utterance = UtteranceId(self._utterance + 1)
+            last = current.say(self._utterance, text, at)
+            self._history.agent_said(last)
+        last.open = goes_on
         if self.times is not None:
             self.times.first_sentence(at)
-        self._do(Speak(self.generation, self._utterance, sentence))
+        self._do(Speak(self.generation, last.id, text, goes_on, filler_at))
+
+    def fill(self, text: str) -> None:
+        """Say something that is no part of any turn, while one is awaited."""
+        self._utterance = UtteranceId(self._utterance + 1)
+        self._fillers[self._utterance] = Fate.SAID
+        self._do(Speak(self.generation, self._utterance, text))
+
+    @property
+    def filling(self) -> bool:
+        """Whether the caller hears, or is about to hear, a filler."""
+        return bool(self._fillers)
+
+    def filled(self, event: PlayoutMessage) -> bool:
+        """Take in what the edge says of a filler; tell whether it was about one."""
+        if event.utterance not in self._fillers:
+            return False
+        if isinstance(event, PlayoutStarted):
+            self._fillers[event.utterance] = Fate.STARTED
+        else:
+            del self._fillers[event.utterance]
+        return True
+
+    def timed(self, event: WordsTimed) -> None:
+        """Take in where the words of an utterance lie."""
+        if self.current is not None and (utterance := self.current.find(event.utterance)) is not None:
+            utterance.points += event.points
+
+    def unspoken(self, event: SpeakingFailed) -> bool:
+        """Take in that TTS could not speak an utterance, and drops what follows; tell whether that concerns the turn.
+
+        What is played in its place, if anything, is still awaited.
+        """
+        current = self.current
+        if current is None or event.generation != self.generation:
+            return False
+        failing = current.find(event.utterance)
+        if failing is None:
+            return False
+        failing.lost = current.failed = current.complete = True
+        current.apologised = current.apologised or event.instead == "apology"
+        for utterance in current.utterances:
+            if utterance.id > event.utterance:
+                utterance.lost = True
+                current.cut(utterance, 0, 0, complete=True)
+        return True
 
     @property
     def done(self) -> bool:

@@ -32,6 +32,20 @@ class Utterance(msgspec.Struct):
     said_at: float
     fate: Fate = Fate.SAID
     heard: str = ""
+    open: bool = False
+    """Whether more of its text is still to come."""
+    lost: bool = False
+    """Whether what was played under its name is not its text."""
+    points: tuple[tuple[int, int], ...] = ()
+    """How far its text is spoken when: ``(characters, ms)``, as far as the voice tells."""
+
+
+def timed_words(text: str, heard_ms: int, points: tuple[tuple[int, int], ...]) -> str:
+    """Return the words of `text` that were spoken in full in `heard_ms` of its audio, as `points` tell."""
+    reach = max((characters for characters, ms in points if ms <= heard_ms), default=0)
+    if reach < len(text) and not text[reach].isspace():
+        reach = text.rfind(" ", 0, reach + 1)
+    return " ".join(text[: max(0, reach)].split())
 
 
 def heard_words(text: str, heard_ms: int, total_ms: int, *, complete: bool) -> str:
@@ -78,10 +92,16 @@ class Speaking:
         self.started_at: float | None = None
         self.again = False
         """Whether it repeats what was lost on its way."""
+        self.answers = False
+        """Whether it is a model's answer, and not a sentence of ours."""
+        self.failed = False
+        """Whether no provider could do its part."""
+        self.apologised = False
 
-    def say(self, utterance: UtteranceId, text: str, at: float) -> None:
+    def say(self, utterance: UtteranceId, text: str, at: float) -> Utterance:
         """Add a sentence."""
         self.utterances.append(Utterance(id=utterance, text=text, said_at=at))
+        return self.utterances[-1]
 
     def find(self, utterance: UtteranceId) -> Utterance | None:
         """Return the utterance of that id, or None when it is not of this turn."""
@@ -99,12 +119,17 @@ class Speaking:
     def finished(self, utterance: Utterance, *, heard: bool = True) -> None:
         """Note that `utterance` is over, and whether the caller has heard it: it may have had no sound."""
         utterance.fate = Fate.FINISHED
-        utterance.heard = utterance.text if heard else ""
+        utterance.heard = utterance.text if heard and not utterance.lost else ""
 
     def cut(self, utterance: Utterance, heard_ms: int, total_ms: int, *, complete: bool) -> None:
         """Note that `utterance` was ended early."""
         utterance.fate = Fate.CUT
-        utterance.heard = heard_words(utterance.text, heard_ms, total_ms, complete=complete)
+        if utterance.lost:
+            utterance.heard = ""
+        elif utterance.points and heard_ms < total_ms:
+            utterance.heard = timed_words(utterance.text, heard_ms, utterance.points)
+        else:
+            utterance.heard = heard_words(utterance.text, heard_ms, total_ms, complete=complete)
 
     def close(self) -> None:
         """Nothing more will be learned: what has not been reported heard was not heard."""

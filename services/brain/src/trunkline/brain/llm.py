@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from trunkline.proto.agent import Agent, Llm, Tool
+from trunkline.proto.agent import Llm, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
 from trunkline.runtime.plugins import Found, Plugins
 
@@ -180,15 +180,3 @@ _OURS: Final = {
 def llm_providers(environ: Mapping[str, str], installed: Iterable[Found] | None = None) -> Plugins[LlmProvider]:
     """Return the providers of a process; others come as entry points of the group ``trunkline.llm_providers``."""
     return Plugins("llm.provider", "trunkline.llm_providers", _OURS, environ, installed)
-
-
-def provider_of(agent: Agent, providers: Plugins[LlmProvider]) -> LlmProvider:
-    """Return the provider that `agent` names, checked against the agent.
-
-    Raises:
-        Misconfigured: the agent lacks what the provider needs.
-        PluginError: there is no such provider, or it cannot be made.
-    """
-    provider = providers.get(agent.llm.provider)
-    provider.check(agent.llm, agent.tools)
-    return provider

@@ -14,7 +14,7 @@ class TurnTimes:
 
     def __init__(self, speech_ended_at: float, endpoint_at: float, final_at: float) -> None:
         self._speech_ended_at = speech_ended_at
-        self._endpoint_at = endpoint_at
+        self.endpoint_at = endpoint_at
         self._final_at = max(final_at, endpoint_at)
         self._token_at: float | None = None
         self._sentence_at: float | None = None
@@ -41,8 +41,8 @@ class TurnTimes:
         return TurnMeasured(
             turn=turn,
             generation=generation,
-            endpoint_delay_ms=_ms(self._endpoint_at - self._speech_ended_at),
-            stt_final_ms=_ms(self._final_at - self._endpoint_at),
+            endpoint_delay_ms=_ms(self.endpoint_at - self._speech_ended_at),
+            stt_final_ms=_ms(self._final_at - self.endpoint_at),
             llm_ttft_ms=_ms(token_at - self._final_at),
             first_sentence_ms=_ms(self._sentence_at - token_at),
             tts_ttfb_ms=_ms(synthesised_at - self._sentence_at),

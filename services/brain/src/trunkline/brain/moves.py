@@ -10,17 +10,21 @@ import msgspec
 from trunkline.brain.llm import Message, ToolCall
 from trunkline.proto.events import Fact
 from trunkline.proto.ids import Generation, ToolCallId, TurnId, UtteranceId
-from trunkline.proto.messages import DigitPressed, PlayoutMessage, SpeechMessage
+from trunkline.proto.messages import ControlMessage, DigitPressed, PlayoutMessage, SpeechMessage, SpokenMessage
 
-Timer = Literal["silence", "playout", "duration", "keys", "thought", "hang-up"]
+Timer = Literal["silence", "playout", "duration", "keys", "thought", "hang-up", "filler"]
 
 # --- told ------------------------------------------------------------------------------------------------------------
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The call is ours. `generation` is the highest one anybody has seen."""
+    """The call is ours. `generation` is the highest one anybody has seen.
+
+    With `greeting`, the edge is saying the agent's greeting already, as that utterance of `generation`.
+    """
 
     generation: Generation
+    greeting: UtteranceId = UtteranceId(0)
 
 
 class ThoughtCame(msgspec.Struct, frozen=True):
@@ -38,10 +42,10 @@ class ToolWanted(msgspec.Struct, frozen=True):
 
 
 class ThoughtEnded(msgspec.Struct, frozen=True):
-    """The answer to `Think` number `thought` is complete, or broke off for the reason `failure`."""
+    """The answer to `Think` number `thought` is complete, or failed: nobody gave one, or it broke off in its midst."""
 
     thought: int
-    failure: str = ""
+    failure: Literal["", "nobody", "broke-off"] = ""
 
 
 class ToolDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +73,8 @@ Told = (
     | TimerFired
     | SpeechMessage
     | PlayoutMessage
+    | SpokenMessage
+    | ControlMessage
     | DigitPressed
 )
 
@@ -76,11 +82,13 @@ Told = (
 
 
 class Speak(msgspec.Struct, frozen=True):
-    """Have a sentence said."""
+    """Have a sentence said, or the next piece of it; see `Say`."""
 
     generation: Generation
     utterance: UtteranceId
     text: str
+    goes_on: bool = False
+    filler_at: float = 0.0
 
 
 class Void(msgspec.Struct, frozen=True):

@@ -57,6 +57,14 @@ class SentenceSplitter:
         self._text += text
         return self._take(ended=False)
 
+    @property
+    def certain(self) -> str:
+        """What the open sentence begins with, whatever comes: whole words, up to where it might still be cut."""
+        words_end = max((self._text.rfind(space) for space in " \t\n"), default=-1)
+        clauses = [end for end in _clause_ends(self._text) if end * 3 > self._longest_chars]
+        certain = _tidy(self._text[: min([words_end, *clauses[-1:]])]) if words_end > 0 else ""
+        return certain if _speakable(certain) else ""
+
     def flush(self) -> list[str]:
         """Return what is left: no more text comes."""
         sentences = self._take(ended=True)
@@ -150,11 +158,15 @@ def _next_decides(text: str, end: int, rest: _Rest) -> tuple[bool | None, int]:
 
 def _cut(window: str) -> int:
     """Return where to cut text that has no end within `window`: late, but after a clause if there is one."""
-    clauses = [found.end() for found in _CLAUSE.finditer(window) if _speakable(window[: found.end()])]
+    clauses = _clause_ends(window)
     if clauses and clauses[-1] * 3 > len(window):
         return clauses[-1]
     space = max(window.rfind(" "), window.rfind("\t"))
     return space if space > 0 and _speakable(window[:space]) else len(window)
+
+
+def _clause_ends(text: str) -> list[int]:
+    return [found.end() for found in _CLAUSE.finditer(text) if _speakable(text[: found.end()])]
 
 
 def _speakable(text: str) -> bool:

@@ -1,26 +1,40 @@
 """The brain as a process: claims calls and gives each a conversation."""
 
+import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Final
 
 from prometheus_client import Gauge
 
+from trunkline.agents.needs import agents_in, unmet
 from trunkline.brain.imports import Imported, import_all
-from trunkline.brain.llm import llm_providers, provider_of
+from trunkline.brain.llm import llm_providers
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
+from trunkline.brain.thinker import Mind, Thinker
 from trunkline.brain.tools import ENTRY_POINTS, InstalledTools
-from trunkline.bus import Bus, EventLog, Unservable, Worker
-from trunkline.proto.ids import new_worker_id
-from trunkline.proto.messages import Claim
-from trunkline.providers.errors import Misconfigured
+from trunkline.bus import Bus, BusError, EventLog, Unservable, Worker
+from trunkline.proto import codec, subjects
+from trunkline.proto.agent import Agent, Llm
+from trunkline.proto.events import ProviderFailed
+from trunkline.proto.ids import CallId, new_worker_id
+from trunkline.proto.messages import Claim, Used
+from trunkline.providers import prices
+from trunkline.providers.errors import Unusable
+from trunkline.providers.health import Health
+from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Steady
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import PluginError
 from trunkline.runtime.process import Chassis
+from trunkline.runtime.settings import SettingsError
 
+_MOST_BACKGROUND: Final = 512
+_WARMING_S: Final = 2.0
 PROVIDERS: Final = "trunkline.llm_providers"
 
 
@@ -40,12 +54,19 @@ class Brain:
         self._providers = llm_providers(chassis.environ, providers)
         self._tools = InstalledTools(tools)
         self._means = Means(bus, self._events, Steady(chassis.clock).now)
+        self._chassis = chassis
+        self._rules = settings.retry_rules
+        self._health = Health("brain", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
+        self._prices = prices.load(chassis.environ)
+        self._background: set[asyncio.Task[None]] = set()
         self._counts: Counter[str] = Counter()
         self._worker = Worker(
             bus, stage="brain", worker=new_worker_id("brain"), capacity=settings.capacity, open_call=self._open_call
         )
         chassis.ready_check("bus", bus.problem)
         chassis.stats("calls", lambda: [(call, self._line(s)) for call, s in self._worker.sessions()])
+        chassis.stats("providers", self._health.states)
+        chassis.report("providers", lambda: dict(self._health.states()))
         chassis.stats("counts", lambda: sorted({**self._counts, **self._worker.counts}.items()))
         chassis.stats("event log", lambda: [*self._events.counts.items(), ("pending", self._events.pending)])
         Counts(chassis.registry, "trunkline_brain_events", "What the brain ignored or failed at", lambda: self._counts)
@@ -55,7 +76,20 @@ class Brain:
         gauge.set_function(lambda: self._worker.calls)
 
     async def start(self) -> None:
-        """Begin to claim."""
+        """Meet what the agents need, as far as it can be known, and begin to claim.
+
+        Raises:
+            SettingsError: an agent needs a provider or a key that is not there; names both.
+        """
+        agents = agents_in(self._chassis.base.agents, self._chassis.environ)
+        for name in sorted(
+            {llm.provider for agent in agents for _, llm in _choices(agent)} & {*self._providers.names()}
+        ):
+            with contextlib.suppress(PluginError):  # told by the check
+                await self._providers.load(name)
+        if problems := unmet(agents, _choices, self._problem):
+            raise SettingsError("\n".join(problems))
+        await self._bus.subscribe(subjects.RINGING, self._on_ringing)
         await self._worker.start()
 
     async def drain(self) -> None:
@@ -65,19 +99,71 @@ class Brain:
     async def stop(self) -> None:
         """Let every call go."""
         await self._worker.stop()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self._providers.aclose()
         await self._events.close()
         await self._bus.close()
 
     async def _open_call(self, claim: Claim) -> BrainCall:
+        agent = claim.agent
         try:
-            provider = provider_of(claim.agent, self._providers)
-            tools = self._tools.open(claim.agent)
-        except (Misconfigured, PluginError) as error:
-            raise Unservable(f"agent {claim.agent.name}: {error}") from error
-        call = BrainCall(claim, self._means, provider, tools, self._counts)
+            minds = [await self._mind(agent, choice) for choice in (agent.llm, *agent.llm.fallbacks)]
+            tools = self._tools.open(agent)
+        except (Unusable, PluginError) as error:
+            raise Unservable(f"agent {agent.name}: {error}") from error
+
+        def failed(fact: ProviderFailed) -> None:
+            self._health.record(claim.call, claim.tenant, fact)
+            self._events.emit(claim.call, fact, claim.tenant)
+
+        meter = Meter("brain", claim.epoch, self._prices, self._health.spent)
+        now = self._chassis.clock.monotonic
+        thinker = Thinker(minds, self._health, self._rules, now, meter, failed, partial(self._tell_usage, claim.call))
+        call = BrainCall(claim, self._means, thinker, tools, self._counts)
         await call.open()
         return call
+
+    async def _mind(self, agent: Agent, choice: Llm) -> Mind:
+        provider = await self._providers.load(choice.provider)
+        provider.check(choice, agent.tools)
+        return Mind(choice, provider)
+
+    def _problem(self, agent: Agent, choice: Llm) -> str | None:
+        try:
+            self._providers.get(choice.provider).check(choice, agent.tools)
+        except (Unusable, PluginError) as error:
+            return str(error)
+        return None
+
+    def _tell_usage(self, call: CallId, used: list[Used]) -> None:
+        self._spawn(self._publish_usage(call, used), "usage")
+
+    async def _publish_usage(self, call: CallId, used: list[Used]) -> None:
+        for total in used:
+            try:
+                await self._bus.publish(subjects.usage(call), total)
+            except BusError:
+                self._counts["usage_unsent"] += 1
+
+    async def _on_ringing(self, _subject: str, data: bytes) -> None:
+        """A call is about to come: have a connection ready, unless it would go elsewhere anyway."""
+        llm = codec.decode(codec.RINGING, data).agent.llm
+        if self._worker.calls < self._worker.capacity and len(self._background) < _MOST_BACKGROUND:
+            self._spawn(self._warm(llm), "warming")
+
+    async def _warm(self, llm: Llm) -> None:
+        try:
+            async with asyncio.timeout(_WARMING_S):
+                await (await self._providers.load(llm.provider)).warm(llm)
+        except (TimeoutError, PluginError):
+            self._counts["not_warmed"] += 1
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     @staticmethod
     def _line(session: object) -> str:
@@ -85,6 +171,12 @@ class Brain:
             return ""
         machine = session.conversation
         return f"{machine.state}, turn {machine.turn}, generation {machine.generation}"
+
+
+def _choices(agent: Agent) -> Iterable[tuple[str, Llm]]:
+    yield "llm.provider", agent.llm
+    for number, fallback in enumerate(agent.llm.fallbacks):
+        yield f"llm.fallbacks[{number}].provider", fallback
 
 
 async def build(settings: BrainSettings, chassis: Chassis) -> Brain:

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from trunkline.brain.conversation import Conversation
 from trunkline.brain.errors import ToolFailed
-from trunkline.brain.llm import Finished, LlmProvider, LlmRequest, TextDelta, ToolCall
+from trunkline.brain.llm import Finished, LlmDelta, LlmRequest, TextDelta, ToolCall
 from trunkline.brain.moves import (
     ArmTimer,
     DisarmTimer,
@@ -42,6 +42,7 @@ from trunkline.bus import Bus, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.messages import Claim, HangUp, Interrupt, Say
+from trunkline.providers.attempts import BrokeOff
 from trunkline.providers.errors import ProviderError
 
 log = logging.getLogger("trunkline.brain.session")
@@ -50,7 +51,17 @@ _HEARD_TOPICS: dict[str, msgspec.json.Decoder[Any]] = {
     "speech": codec.SPEECH,
     "playout": codec.PLAYOUT,
     "dtmf": codec.DTMF,
+    "spoken": codec.SPOKEN,
+    "control": codec.CONTROL,
 }
+
+
+class Mind(Protocol):
+    """Whoever answers."""
+
+    def stream(self, request: LlmRequest) -> AsyncGenerator[LlmDelta, None]:
+        """Answer, as `LlmProvider.stream` does."""
+        ...
 
 
 class Means(NamedTuple):
@@ -65,9 +76,7 @@ class Means(NamedTuple):
 class BrainCall:
     """The shell around one `Conversation`."""
 
-    def __init__(
-        self, claim: Claim, means: Means, thinks_with: LlmProvider, tools: AgentTools, counts: Counter[str]
-    ) -> None:
+    def __init__(self, claim: Claim, means: Means, thinks_with: Mind, tools: AgentTools, counts: Counter[str]) -> None:
         self._claim = claim
         self._bus = means.bus
         self._events = means.events
@@ -87,7 +96,7 @@ class BrainCall:
         """Listen to the call and begin the conversation."""
         self._story = await self._bus.subscribe(f"call.{self._claim.call}.*", self._on_message)
         self._living = asyncio.create_task(self._live(), name=f"call-{self._claim.call}")
-        self._inbox.put_nowait(Opened(self._claim.generation))
+        self._inbox.put_nowait(Opened(self._claim.generation, self._claim.greeting))
 
     async def close(self, reason: str) -> None:
         """Record what is left, wait for tools that are under way, and store every event."""
@@ -134,8 +143,15 @@ class BrainCall:
         call, epoch = self._claim.call, self._claim.epoch
         for order in orders:
             match order:
-                case Speak(generation, utterance, text):
-                    say = Say(epoch=epoch, generation=generation, utterance=utterance, text=text)
+                case Speak(generation, utterance, text, goes_on, filler_at):
+                    say = Say(
+                        epoch=epoch,
+                        generation=generation,
+                        utterance=utterance,
+                        text=text,
+                        goes_on=goes_on,
+                        filler_at=filler_at,
+                    )
                     await self._bus.publish(subjects.speak(call), say)
                 case Void(generation, reason, onset_at):
                     void = Interrupt(epoch=epoch, generation=generation, reason=reason, onset_at=onset_at)
@@ -174,7 +190,7 @@ class BrainCall:
             tools=agent.tools if order.tools else (),
             tenant=self._claim.tenant,
         )
-        failure = ""
+        failure: Literal["", "nobody", "broke-off"] = ""
         try:
             async with contextlib.aclosing(self._llm.stream(request)) as stream:
                 async for delta in stream:
@@ -186,11 +202,11 @@ class BrainCall:
                         case Finished():
                             pass
         except ProviderError as error:
-            failure = type(error).__name__
+            failure = "broke-off" if isinstance(error, BrokeOff) else "nobody"
             self._counts["llm_failed"] += 1
             log.warning("no answer", extra={"call": self._claim.call, "turn": order.turn, "error": str(error)})
         except Exception:
-            failure = "internal"
+            failure = "nobody"
             self._counts["llm_failed"] += 1
             log.exception("provider broke", extra={"call": self._claim.call, "turn": order.turn})
         self._inbox.put_nowait(ThoughtEnded(order.thought, failure))

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from trunkline.providers.settings import ProviderSettings
 
-class BrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+
+class BrainSettings(ProviderSettings, frozen=True, kw_only=True):
     """How much one process takes on."""
 
     capacity: Annotated[int, Meta(ge=1, le=10_000)] = 500
