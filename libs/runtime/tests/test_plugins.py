@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import pytest
 
@@ -56,3 +57,47 @@ def test_a_name_of_ours_cannot_be_taken_over():
     parts = Plugins("x", "none", {"acme": "no_such_module:Part"}, {}, [Installed("acme", lambda: Part)])
     with pytest.raises(PluginBroken):
         parts.get("acme")
+
+
+def test_a_part_is_loaded_once_in_a_thread_while_the_loop_goes_on():
+    threads, may_go = [], threading.Event()
+
+    def slow():
+        threads.append(threading.current_thread())
+        assert may_go.wait(5)
+        return Part
+
+    async def story():
+        parts = plugins(load=slow)
+        waiting = [asyncio.create_task(parts.load("acme")) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # harms nobody else
+        await asyncio.sleep(0)
+        may_go.set()
+        _, part, same = await asyncio.gather(*waiting, return_exceptions=True)
+        assert part is same is parts.get("acme") is await parts.load("acme")
+
+    asyncio.run(story())
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+def test_a_part_that_cannot_be_loaded_says_why_and_may_be_asked_for_again():
+    problems = [SystemExit(), ImportError("no luck")]
+
+    def load():
+        if problems:
+            raise problems.pop(0)
+        return Part
+
+    async def story():
+        parts = plugins(load=load)
+        with pytest.raises(NoPlugin, match="expected one of acme, ours"):
+            await parts.load("akme")
+        with pytest.raises(PluginBroken, match="'acme' cannot be made: SystemExit"):
+            await parts.load("acme")
+        with pytest.raises(PluginBroken, match="'acme' cannot be made: no luck"):
+            await parts.load("acme")
+        assert await parts.load("acme")
+
+    asyncio.run(story())

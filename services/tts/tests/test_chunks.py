@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trunkline.audio.errors import BadAudio
-from trunkline.tts.chunks import SentenceChunks
+from trunkline.tts.chunks import LineRate, SentenceChunks
 
 pytestmark = pytest.mark.unit
 
@@ -12,30 +13,33 @@ FIRST, WHOLE = 40 * 16, 160 * 16
 
 
 def test_the_first_chunk_is_short_and_the_rest_is_the_last():
-    chunks = SentenceChunks(8_000)
+    chunks = SentenceChunks()
     pcm = np.arange(8_000, dtype=np.int16).tobytes()
-    out = [*chunks.push(pcm[:1_000]), *chunks.push(pcm[1_000:]), *chunks.end()]
+    out = [*chunks.push(pcm[:1_000]), *chunks.push(pcm[1_000:]), chunks.rest()]
     assert [len(chunk) for chunk in out] == [FIRST, *[WHOLE] * 6, 0]
     assert b"".join(out) == pcm
+    assert chunks.ms == 1_000
 
 
 def test_a_sentence_without_sound_still_ends():
-    assert SentenceChunks(8_000).end() == [b""]
-    assert SentenceChunks(22_050, gap_ms=250).end() == [b""]
+    assert SentenceChunks().rest() == b""
 
 
-def test_a_gap_comes_first():
-    chunks = SentenceChunks(8_000, gap_ms=250)
-    audio = b"".join([*chunks.push(b"\x01\x01" * 800), *chunks.end()])
-    assert audio == bytes(250 * 16) + b"\x01\x01" * 800
+def test_what_is_said_after_a_filler_does_not_wait_behind_its_end():
+    chunks = SentenceChunks()
+    chunks.push(b"\1\1" * 400)
+    assert chunks.rest() == b"\1\1" * 80
+    assert chunks.push(b"\2\2" * 1_280) == [b"\2\2" * 1_280]
 
 
 def test_another_rate_keeps_its_length():
-    chunks = SentenceChunks(22_050)
-    out = [chunk for _ in range(10) for chunk in chunks.push(bytes(2 * 2_205))]
-    assert sum(map(len, [*out, *chunks.end()])) == 2 * 8_000
+    rate = LineRate(22_050)
+    out = [rate.push(bytes(2 * 2_205)) for _ in range(10)]
+    assert sum(map(len, [*out, rate.end()])) == 2 * 8_000
 
 
-def test_half_a_sample_is_refused():
-    with pytest.raises(BadAudio):
-        SentenceChunks(8_000).push(b"abc")
+@given(st.lists(st.binary(max_size=7)))
+def test_samples_survive_pieces_that_end_in_their_midst(pieces):
+    rate = LineRate(8_000)
+    whole = b"".join(pieces)
+    assert b"".join([*map(rate.push, pieces), rate.end()]) == whole[: len(whole) // 2 * 2]

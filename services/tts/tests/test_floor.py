@@ -106,9 +106,62 @@ def test_a_full_line_refuses_the_newest():
     assert drained(floor) == [1, 2]
 
 
+def piece(utterance, text, *, goes_on=True, generation=1, epoch=3):
+    return Say(epoch=epoch, generation=generation, utterance=utterance, text=text, goes_on=goes_on)
+
+
+def test_pieces_join_their_sentence_wherever_it_is_in_the_line():
+    floor = Floor(0, capacity=2)
+    floor.take(piece(1, "He"))
+    floor.take(piece(2, "And"))
+    assert floor.take(piece(1, "llo ")) is Verdict.TAKEN
+    first = floor.next()
+    assert (first.text, first.complete) == ("Hello", False)
+    floor.take(piece(2, " you?", goes_on=False))
+    floor.take(piece(1, "there.", goes_on=False))
+    assert (first.text, first.complete) == ("Hello there.", True)
+    assert floor.next().text == "And you?"
+
+
+def test_nothing_is_spoken_from_its_midst():
+    floor = Floor(0, capacity=1)
+    floor.take(say(1))
+    assert floor.take(piece(2, "Re")) is Verdict.FULL
+    floor.next()
+    assert floor.take(piece(2, "fused")) is Verdict.GIVEN_UP
+    assert floor.take(piece(2, ".", goes_on=False)) is Verdict.GIVEN_UP
+    floor.take(piece(3, "Over "))
+    floor.next()
+    floor.next()  # the speaker was done with it early
+    assert floor.take(piece(3, "and out.", goes_on=False)) is Verdict.GIVEN_UP
+    assert drained(floor) == []
+
+
+def test_what_waits_of_a_turn_nobody_can_speak_is_dropped_with_its_pieces():
+    floor = Floor(0)
+    floor.take(say(1))
+    floor.take(piece(2, "And "))
+    floor.take(say(3, generation=2))
+    floor.next()
+    assert floor.drop(1) == 1
+    assert floor.take(piece(2, "more.", goes_on=False)) is Verdict.GIVEN_UP
+    assert drained(floor) == [3]
+
+
+def test_the_sentence_of_a_deposed_brain_is_complete_as_it_is():
+    floor = Floor(0)
+    floor.take(piece(1, "Hello, this", epoch=3))
+    speaking = floor.next()
+    floor.take(say(2, epoch=4))
+    assert (speaking.text, speaking.complete) == ("Hello, this", True)
+    assert floor.take(piece(1, " is", epoch=3)) is Verdict.STALE_EPOCH
+
+
 numbers = st.integers(0, 4)
 orders = st.one_of(
     st.tuples(st.just("say"), numbers, numbers),
+    st.tuples(st.just("piece"), numbers, numbers),
+    st.tuples(st.just("drop"), numbers, numbers),
     st.tuples(st.just("interrupt"), numbers, numbers),
     st.tuples(st.just("next"), numbers, numbers),
 )
@@ -121,7 +174,11 @@ def test_whatever_comes_nothing_void_is_spoken_and_the_floor_never_falls(story):
     for utterance, (kind, generation, epoch) in enumerate(story):
         match kind:
             case "say":
-                floor.take(say(utterance, generation, epoch))
+                floor.take(say(100 + utterance, generation, epoch))
+            case "piece":
+                floor.take(piece(utterance // 3, "a", generation=generation, epoch=epoch))
+            case "drop":
+                floor.drop(generation)
             case "interrupt":
                 floor.interrupt(interrupt(generation, epoch))
             case _:
@@ -129,8 +186,8 @@ def test_whatever_comes_nothing_void_is_spoken_and_the_floor_never_falls(story):
                 if sentence is not None:
                     assert sentence.generation >= floor.generation
                     assert sentence.epoch >= floor.epoch
-                    spoken.append(sentence.utterance)
+                    spoken.append(sentence.key)
         floors.append(floor.generation)
         assert floor.waiting <= 5
     assert floors == sorted(floors)
-    assert spoken == sorted(spoken)
+    assert len(spoken) == len(set(spoken))

@@ -24,8 +24,12 @@ async def voice_of(name="local", **settings):
     return await providers({}).get(name).open(Tts(provider=name, **settings))
 
 
+async def written(text):
+    yield text
+
+
 async def spoken(voice, text):
-    return b"".join([piece async for piece in voice.speak(text)])
+    return b"".join([piece async for piece in voice.speak(written(text))])
 
 
 def seconds(pcm, voice):
@@ -49,7 +53,7 @@ def test_a_sentence_can_be_heard(name):
 def test_a_sentence_closed_early_leaves_the_voice_ready(name):
     async def story():
         voice = await voice_of(name)
-        async with aclosing(voice.speak(LONG)) as pieces:
+        async with aclosing(voice.speak(written(LONG))) as pieces:
             async for _ in pieces:
                 break
         assert seconds(await spoken(voice, SENTENCE), voice) < 5
@@ -77,7 +81,7 @@ def test_closing_aborts_the_synthesis_and_not_only_its_delivery():
         took_whole = loop.time() - began
         began = loop.time()
         for _ in range(5):
-            async with aclosing(voice.speak(LONG)) as pieces:
+            async with aclosing(voice.speak(written(LONG))) as pieces:
                 await anext(pieces)
         await spoken(voice, "Yes.")  # shares the thread, so it waits for what is still running
         assert whole > 30
@@ -113,8 +117,8 @@ def test_speed_pitch_and_voice_are_honoured():
 @pytest.mark.parametrize(
     ("voice", "error"),
     [
-        ("nobody", r"tts\.voice = 'nobody' is not there; expected one of .*\ben-gb\b.*\ben-us\b"),
-        ("en-us+nobody", r"tts\.voice = 'en-us\+nobody' is not there; expected one of .*en-us\+f3"),
+        ("nobody", r"tts\.voice: 'nobody' is not there; expected one of .*\ben-gb\b.*\ben-us\b"),
+        ("en-us+nobody", r"tts\.voice: 'en-us\+nobody' is not there; expected one of .*en-us\+f3"),
     ],
 )
 def test_an_unknown_voice_is_refused_with_the_choice(voice, error):

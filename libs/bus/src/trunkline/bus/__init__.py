@@ -5,6 +5,7 @@ not: anything about audio, speech, carriers or providers; this library carries t
 what ownership of a call needs.
 """
 
+from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Unservable
 from trunkline.bus.event_log import EventLog
@@ -20,6 +21,7 @@ __all__ = [
     "BusTimeout",
     "BusUnavailable",
     "CallSession",
+    "ClipStore",
     "Delivery",
     "EventLog",
     "EventReader",

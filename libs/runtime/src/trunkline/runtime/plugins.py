@@ -130,34 +130,54 @@ class Plugins(Generic[P]):
             choice = ", ".join(self.names())
             raise NoPlugin(f"{self._setting}: no provider {name!r} here; expected one of {choice}")
         try:
-            make = cast("Callable[[Mapping[str, str]], P]", self._found[name].load())
-            return make(self._environ)
+            return self._call(self._found[name].load())
         except Exception as error:
-            raise PluginBroken(f"{self._setting}: {name!r} cannot be made: {error}") from error
+            raise self._broken(name, error) from error
 
     async def _load(self, name: str) -> P:
         """Import in a thread; make on the loop, where parts may make what belongs to it."""
+        if name not in self._found:
+            return self._make(name)
         loop = asyncio.get_running_loop()
-        imported: asyncio.Future[None] = loop.create_future()
+        imported: asyncio.Future[object] = loop.create_future()
 
-        def settle() -> None:
-            if not imported.done():
-                imported.set_result(None)
+        def settle(found: object, error: BaseException | None) -> None:
+            if imported.done():
+                return
+            if error is None:
+                imported.set_result(found)
+            else:
+                imported.set_exception(self._broken(name, error))
 
         def work() -> None:
-            with contextlib.suppress(BaseException):  # `_make` meets it again, and says so
-                self._found[name].load()
+            found: object = None
+            failure: BaseException | None = None
+            try:
+                found = self._found[name].load()
+            except BaseException as error:  # noqa: BLE001 - some modules want to end the process; not this one
+                failure = error
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(settle)
+                loop.call_soon_threadsafe(settle, found, failure)
 
         # A daemon: an import that never returns must not keep the process from ending.
         threading.Thread(target=work, name=f"load {name}", daemon=True).start()
         try:
             async with asyncio.timeout(LOAD_S):
-                await imported
+                make = await imported
         except TimeoutError as error:
             raise PluginBroken(f"{self._setting}: {name!r} is not there after {LOAD_S:g} s") from error
-        return self.get(name)
+        if name not in self._made:
+            try:
+                self._made[name] = self._call(make)
+            except Exception as error:
+                raise self._broken(name, error) from error
+        return self._made[name]
+
+    def _call(self, make: object) -> P:
+        return cast("Callable[[Mapping[str, str]], P]", make)(self._environ)
+
+    def _broken(self, name: str, error: BaseException) -> PluginBroken:
+        return PluginBroken(f"{self._setting}: {name!r} cannot be made: {str(error) or type(error).__name__}")
 
     def _loaded(self, name: str, task: asyncio.Task[P]) -> None:
         del self._loading[name]

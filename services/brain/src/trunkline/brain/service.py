@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 from trunkline.agents.needs import agents_in, unmet
 from trunkline.brain.imports import Imported, import_all
 from trunkline.brain.llm import llm_providers
+from trunkline.brain.metrics import TurnParts
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.thinker import Mind, Thinker
@@ -53,7 +54,7 @@ class Brain:
         self._events = EventLog(bus, chassis.clock.wall)
         self._providers = llm_providers(chassis.environ, providers)
         self._tools = InstalledTools(tools)
-        self._means = Means(bus, self._events, Steady(chassis.clock).now)
+        self._means = Means(bus, self._events, Steady(chassis.clock).now, TurnParts(chassis.registry).measured)
         self._chassis = chassis
         self._rules = settings.retry_rules
         self._health = Health("brain", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)

@@ -41,6 +41,7 @@ from trunkline.brain.tools import AgentTools, ToolCallInfo
 from trunkline.bus import Bus, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
+from trunkline.proto.events import TurnMeasured
 from trunkline.proto.messages import Claim, HangUp, Interrupt, Say
 from trunkline.providers.attempts import BrokeOff
 from trunkline.providers.errors import ProviderError
@@ -71,6 +72,8 @@ class Means(NamedTuple):
     events: EventLog
     now: Callable[[], float]
     """Steady seconds since 1970."""
+    measured: Callable[[TurnMeasured], None] = lambda _: None
+    """Is told where the time of each turn went."""
 
 
 class BrainCall:
@@ -81,6 +84,7 @@ class BrainCall:
         self._bus = means.bus
         self._events = means.events
         self._now = means.now
+        self._measured = means.measured
         self._llm = thinks_with
         self._tools = tools
         self._counts = counts
@@ -173,6 +177,8 @@ class BrainCall:
                 case DisarmTimer(timer):
                     self._disarm(timer)
                 case Emit(fact):
+                    if isinstance(fact, TurnMeasured):
+                        self._measured(fact)
                     self._events.emit(call, fact, self._claim.tenant)
                 case Ignore(reason):
                     self._counts[reason] += 1

@@ -7,32 +7,52 @@ first one is 40 ms, so that speech starts early. What is left at the end, often 
 from typing import Final
 
 from trunkline.audio.framing import Framer
-from trunkline.audio.levels import silence
 from trunkline.audio.resample import Resampler
 
 RATE_HZ: Final = 8_000
 CHUNK_MS: Final = 160
 FIRST_CHUNK_MS: Final = 40
 BYTES_PER_MS: Final = 2 * RATE_HZ // 1_000
+LONGEST_MS: Final = 300_000
+"""Of one sentence; who sends more has lost count."""
+
+
+class LineRate:
+    """A provider's samples at `rate_hz`, made into the telephone's. Its pieces may end in the midst of a sample."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._resampler = Resampler(rate_hz, RATE_HZ)
+        self._half = b""
+
+    def push(self, pcm: bytes) -> bytes:
+        """Return the samples that `pcm` makes available; may be none."""
+        held = self._half + pcm
+        whole = len(held) // 2 * 2
+        self._half = held[whole:]
+        return self._resampler.push(held[:whole])
+
+    def end(self) -> bytes:
+        """Return what was held back."""
+        return self._resampler.flush()
 
 
 class SentenceChunks:
-    """The chunks of one sentence that comes at `rate_hz`, after `gap_ms` of silence."""
+    """The chunks of one utterance: of all that is heard as part of it, whoever made it."""
 
-    def __init__(self, rate_hz: int, gap_ms: int = 0) -> None:
-        self._resampler = Resampler(rate_hz, RATE_HZ)
+    def __init__(self) -> None:
         self._framer = Framer(CHUNK_MS * BYTES_PER_MS, first_bytes=FIRST_CHUNK_MS * BYTES_PER_MS)
-        self._gap = silence(gap_ms, RATE_HZ)
+        self._bytes = 0
+
+    @property
+    def ms(self) -> float:
+        """How much was pushed so far."""
+        return self._bytes / BYTES_PER_MS
 
     def push(self, pcm: bytes) -> list[bytes]:
-        """Return the chunks that `pcm` completes.
+        """Return the chunks that `pcm`, whole samples at the telephone's rate, completes."""
+        self._bytes += len(pcm)
+        return self._framer.push(pcm)
 
-        Raises:
-            BadAudio: `pcm` is no whole number of samples.
-        """
-        gap, self._gap = self._gap, b""
-        return self._framer.push(gap + self._resampler.push(pcm))
-
-    def end(self) -> list[bytes]:
-        """Return the chunks still owed; there is at least one, and the last may be empty."""
-        return [*self._framer.push(self._resampler.flush()), self._framer.rest()]
+    def rest(self) -> bytes:
+        """Return what waits for more, maybe nothing."""
+        return self._framer.rest()

@@ -11,14 +11,19 @@ interrupt means that they are still to be heard, in order.
 When `capacity` sentences wait, a further one is refused: what has been promised first is kept, and a brain that runs
 away (64 sentences are several minutes of speech) loses its newest words, not the caller's next ones. A refused sentence
 gets no audio and no end; the brain's own time limit covers it.
+
+A sentence may come in pieces. Its place in the line is that of its first piece; the others join it wherever it is. The
+pieces of a sentence that was refused or given up go the way of the first, so nothing is ever spoken from its midst.
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from trunkline.proto.ids import Epoch, Generation
 from trunkline.proto.messages import Interrupt, Say
+from trunkline.tts.sentence import Key, Sentence, key_of
 
 CAPACITY: Final = 64
 
@@ -30,6 +35,7 @@ class Verdict(StrEnum):
     STALE_EPOCH = "stale-epoch"
     STALE_GENERATION = "stale-generation"
     FULL = "full"
+    GIVEN_UP = "given-up"
 
 
 class Cut(NamedTuple):
@@ -46,11 +52,15 @@ class Floor:
     def __init__(self, generation: Generation, capacity: int = CAPACITY) -> None:
         self.generation = generation
         self.epoch = Epoch(0)
-        self.speaking: Say | None = None
+        self.speaking: Sentence | None = None
         self.deposed = 0
         """Sentences dropped because another brain took over."""
         self._capacity = capacity
-        self._waiting: deque[Say] = deque()
+        self._waiting: deque[Sentence] = deque()
+        self._open: dict[Key, Sentence] = {}
+        """Those that wait or are spoken, and are not complete."""
+        self._given_up: set[Key] = set()
+        """Sentences that are not to be spoken, and whose last piece has not come."""
 
     @property
     def waiting(self) -> int:
@@ -58,15 +68,34 @@ class Floor:
         return len(self._waiting)
 
     def take(self, say: Say) -> Verdict:
-        """Put `say` last in line, unless it is void or the line is full."""
+        """Put `say` last in line, or add it to the sentence it is a piece of, unless it is void or the line is full."""
         if say.epoch < self.epoch:
             return Verdict.STALE_EPOCH
         self._follow(say.epoch)
         if say.generation < self.generation:
             return Verdict.STALE_GENERATION
+        key = key_of(say)
+        begun = self._open.get(key)
+        if begun is not None and begun.complete:  # ended without its last piece
+            self._give_up(begun)
+            begun = None
+        if begun is not None:
+            begun.add(say)
+            if begun.complete:
+                del self._open[key]
+            return Verdict.TAKEN
+        if key in self._given_up:
+            if not say.goes_on:
+                self._given_up.discard(key)
+            return Verdict.GIVEN_UP
         if len(self._waiting) >= self._capacity:
+            if say.goes_on:
+                self._given_up.add(key)
             return Verdict.FULL
-        self._waiting.append(say)
+        sentence = Sentence(say)
+        self._waiting.append(sentence)
+        if not sentence.complete:
+            self._open[key] = sentence
         return Verdict.TAKEN
 
     def interrupt(self, order: Interrupt) -> Cut:
@@ -77,23 +106,44 @@ class Floor:
         if order.generation < self.generation:
             return Cut(Verdict.STALE_GENERATION)
         self.generation = order.generation
-        before = len(self._waiting)
-        self._waiting = deque(say for say in self._waiting if say.generation >= self.generation)
+        dropped = self._keep(self.stands)
+        self._given_up = {key for key in self._given_up if key[1] >= self.generation}
         stop = self.speaking is not None and not self.stands(self.speaking)
-        return Cut(Verdict.TAKEN, stop, before - len(self._waiting))
+        return Cut(Verdict.TAKEN, stop, dropped)
 
-    def next(self) -> Say | None:
-        """Take the next sentence to be spoken, or None; the one before is over."""
+    def next(self) -> Sentence | None:
+        """Take the next sentence to be spoken, or None; the one before is over, whatever of it may still come."""
+        if self.speaking is not None:
+            self._give_up(self.speaking)
         self.speaking = self._waiting.popleft() if self._waiting else None
         return self.speaking
 
-    def stands(self, say: Say) -> bool:
-        """Whether audio of `say` may still be sent."""
-        return say.generation >= self.generation
+    def drop(self, generation: Generation) -> int:
+        """Drop what waits of `generation`; return how many sentences that were."""
+        return self._keep(lambda sentence: sentence.generation != generation)
+
+    def stands(self, sentence: Sentence) -> bool:
+        """Whether audio of `sentence` may still be sent."""
+        return sentence.generation >= self.generation
+
+    def _keep(self, wanted: Callable[[Sentence], bool]) -> int:
+        before = len(self._waiting)
+        for sentence in self._waiting:
+            if not wanted(sentence):
+                self._give_up(sentence)
+        self._waiting = deque(filter(wanted, self._waiting))
+        return before - len(self._waiting)
+
+    def _give_up(self, sentence: Sentence) -> None:
+        if self._open.pop(sentence.key, None) is not None and sentence.generation >= self.generation:
+            self._given_up.add(sentence.key)
 
     def _follow(self, epoch: Epoch) -> None:
-        if epoch > self.epoch:
-            self.epoch = epoch
-            kept = deque(say for say in self._waiting if say.epoch >= epoch)
-            self.deposed += len(self._waiting) - len(kept)
-            self._waiting = kept
+        if epoch <= self.epoch:
+            return
+        self.epoch = epoch
+        self.deposed += self._keep(lambda sentence: sentence.epoch >= epoch)
+        if self.speaking is not None:
+            self._give_up(self.speaking)
+            self.speaking.end()  # whoever wrote it is not listened to any more
+        self._given_up = {key for key in self._given_up if key[0] >= epoch}

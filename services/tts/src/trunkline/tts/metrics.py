@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
 from statistics import median
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -42,8 +43,13 @@ class TtsMetrics:
             registry=registry,
             buckets=_BUCKETS_S,
         )
+        self._clips = Counter("trunkline_tts_clips_total", "Clips, by what became of them", ["what"], registry=registry)
+        self._not_warmed = Counter(
+            "trunkline_tts_not_warmed_total", "Providers not made ready for a call that rang", registry=registry
+        )
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._reasons: dict[str, int] = {}
+        self._clip_counts: dict[str, int] = {}
         self._recent_ms: deque[float] = deque(maxlen=_RECENT)
 
     def sentence(self, provider: str, outcome: Outcome) -> None:
@@ -56,6 +62,15 @@ class TtsMetrics:
         if count:
             self._dropped.labels(reason).inc(count)
             self._reasons[reason] = self._reasons.get(reason, 0) + count
+
+    def clip(self, what: Literal["played", "filler", "fetched", "made", "failed"]) -> None:
+        """Count what became of a clip."""
+        self._clips.labels(what).inc()
+        self._clip_counts[what] = self._clip_counts.get(what, 0) + 1
+
+    def not_warmed(self) -> None:
+        """Count a provider that was not ready in time for a call that rang."""
+        self._not_warmed.inc()
 
     def chunk(self, duration_s: float) -> None:
         """Count a published chunk."""
@@ -73,6 +88,8 @@ class TtsMetrics:
             yield f"sentences {outcome}", count
         for reason, count in sorted(self._reasons.items()):
             yield f"dropped: {reason}", count
+        for what, count in sorted(self._clip_counts.items()):
+            yield f"clips {what}", count
         if self._recent_ms:
             yield (
                 f"first audio, last {len(self._recent_ms)}",

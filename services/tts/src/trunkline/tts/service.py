@@ -1,24 +1,35 @@
 """The process between its start and its stop: a `Worker` of stage ``tts`` whose calls are `CallSpeech`es."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Final
 
-from trunkline.bus import Bus, BusError, CallSession, Unservable, Worker
+from trunkline.bus import Bus, CallSession, ClipStore, EventLog, Subscription, Unservable, Worker
+from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Tts
+from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import new_worker_id
-from trunkline.proto.messages import Claim
-from trunkline.providers.errors import Unusable
+from trunkline.proto.messages import Claim, ClipMade
+from trunkline.providers import prices
+from trunkline.providers.errors import Misconfigured, Unavailable, Unusable
+from trunkline.providers.health import Health
 from trunkline.runtime.metrics import Counts
-from trunkline.runtime.plugins import PluginError, Plugins
+from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
 from trunkline.runtime.process import Chassis
+from trunkline.tts.clips import ClipMaker, Clips
 from trunkline.tts.metrics import TtsMetrics
 from trunkline.tts.provider import TtsCapabilities, TtsProvider, providers
 from trunkline.tts.session import CallSpeech, Surroundings
 from trunkline.tts.settings import TtsSettings
+from trunkline.tts.voices import Opened
 
 log = logging.getLogger("trunkline.tts")
 
 _DEFAULTS = Tts()
+_SETTING: Final = "tts.provider"
+_MOST_WARMING: Final = 8
+_WARMING_S: Final = 2.0
 
 
 class TtsService:
@@ -30,7 +41,16 @@ class TtsService:
         self.bus = bus
         self._providers = known or providers(chassis.environ)
         self._metrics = TtsMetrics(chassis.registry)
-        self._shared = Surroundings(bus, chassis.clock, self._metrics, settings)
+        self._events = EventLog(bus, chassis.clock.wall)
+        health = Health("tts", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
+        table = prices.load(chassis.environ)
+        maker = ClipMaker(self._open_voice, health, table, chassis.clock.monotonic)
+        self._clips = Clips(ClipStore(bus), maker, self._metrics, settings.clips_after_ms / 1_000)
+        self._shared = Surroundings(
+            bus, chassis.clock, self._metrics, settings, self._events, health, settings.retry_rules, table, self._clips
+        )
+        self._warming: set[asyncio.Task[None]] = set()
+        self._orders: Subscription | None = None
         self.worker = Worker(
             bus,
             stage="tts",
@@ -40,47 +60,94 @@ class TtsService:
         )
         chassis.ready_check("bus", bus.problem)
         chassis.stats("speech", self._rows)
+        chassis.stats("providers", health.states)
+        chassis.report("providers", lambda: dict(health.states()))
         chassis.stats("media lane", bus.media.counts.items)
         Counts(chassis.registry, "trunkline_tts_bus_media", "Frames on the media lane", lambda: bus.media.counts)
+        Counts(chassis.registry, "trunkline_tts_facts", "Facts by what became of them", lambda: self._events.counts)
 
     async def start(self) -> None:
-        """Take calls."""
+        """Take calls, and orders for clips."""
+        await self.bus.subscribe(subjects.RINGING, self._on_ringing)
+        self._orders = await self.bus.serve(subjects.MAKE_CLIP, self._on_make_clip, queue="tts")
         await self.worker.start()
 
     async def drain(self) -> None:
         """Take no more calls and wait for those there are."""
+        await self._take_no_orders()
         await self.worker.drain()
 
     async def stop(self) -> None:
         """Let every call go and leave the bus."""
+        await self._take_no_orders()
         await self.worker.stop()
+        for task in self._warming:
+            task.cancel()
+        await asyncio.gather(*self._warming, return_exceptions=True)
+        await self._clips.close()
         await self._providers.aclose()
+        await self._events.close()
         await self.bus.close()
 
     async def open_call(self, claim: Claim) -> CallSession:
         """Open the agent's voice for a call and listen.
 
         Raises:
-            Unservable: there is no such provider or voice here.
+            Unservable: none of the agent's voices is to be had here.
         """
-        tts = claim.agent.tts
-        try:
-            provider = self._providers.get(tts.provider)
-            voice = await provider.open(tts)
-        except (Unusable, PluginError) as error:
-            raise Unservable(f"agent {claim.agent.name}: {error}") from error
-        for setting in _ignored(tts, provider.capabilities):
-            log.warning(
-                "setting not honoured by the provider",
-                extra={"agent": claim.agent.name, "provider": tts.provider, "setting": setting},
-            )
-        speech = CallSpeech(claim, voice, provider.capabilities, self._shared)
+        speech = CallSpeech(claim, self._open_voice, self._shared)
         try:
             await speech.start()
-        except BusError:
+        except Unusable as error:
+            await speech.close("not-opened")
+            retry = not isinstance(error, Misconfigured)
+            raise Unservable(f"agent {claim.agent.name}: {error}", retry=retry) from error
+        except BaseException:
             await speech.close("not-opened")
             raise
         return speech
+
+    async def _open_voice(self, tts: Tts) -> Opened:
+        try:
+            provider = await self._providers.load(tts.provider)
+        except NoPlugin as error:
+            raise Misconfigured(_SETTING, str(error).removeprefix(f"{_SETTING}: ")) from error
+        except PluginError as error:
+            raise Unavailable(str(error)) from error
+        opened = Opened(await provider.open(tts), provider.capabilities)
+        for setting in _ignored(tts, provider.capabilities):
+            log.warning(
+                "setting not honoured by the provider", extra={"provider": tts.provider, "setting": f"tts.{setting}"}
+            )
+        return opened
+
+    async def _on_make_clip(self, data: bytes) -> ClipMade:
+        try:
+            order = codec.decode(codec.MAKE_CLIP, data)
+        except BadMessage as error:
+            return ClipMade(problem=f"malformed order: {error}")
+        return ClipMade(problem=await self._clips.order(order.tts, order.text))
+
+    async def _take_no_orders(self) -> None:
+        orders, self._orders = self._orders, None
+        if orders is not None:
+            await orders.drain()
+
+    async def _on_ringing(self, _subject: str, data: bytes) -> None:
+        """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""
+        tts = codec.decode(codec.RINGING, data).agent.tts
+        if self.worker.calls >= self.worker.capacity or len(self._warming) >= _MOST_WARMING:
+            return
+        task = asyncio.create_task(self._warm(tts), name="warming")
+        self._warming.add(task)
+        task.add_done_callback(self._warming.discard)
+
+    async def _warm(self, tts: Tts) -> None:
+        try:
+            async with asyncio.timeout(_WARMING_S):
+                await (await self._providers.load(tts.provider)).warm(tts)
+        except Exception:  # noqa: BLE001 - nothing is lost but time, and the call itself will tell what is wrong
+            self._metrics.not_warmed()
 
     def _rows(self) -> Iterable[tuple[str, object]]:
         yield "worker", self.worker.worker
@@ -88,13 +155,18 @@ class TtsService:
         yield "providers", ", ".join(self._providers.names())
         waiting = [speech.waiting for _, speech in self.worker.sessions() if isinstance(speech, CallSpeech)]
         yield "sentences waiting", sum(waiting)
+        yield "clips in memory", f"{len(self._clips.shelf)}, {self._clips.shelf.bytes / 2**20:.1f} MiB"
         yield from self._metrics.rows()
 
 
 def _ignored(tts: Tts, capabilities: TtsCapabilities) -> list[str]:
     """Return the settings that differ from the default and that the provider does not honour."""
-    differs = {"speed": tts.speed != _DEFAULTS.speed, "pitch": tts.pitch != _DEFAULTS.pitch}
-    return [f"tts.{name}" for name, changed in differs.items() if changed and name not in capabilities.adjusts]
+    differs = {
+        "speed": tts.speed != _DEFAULTS.speed,
+        "pitch": tts.pitch != _DEFAULTS.pitch,
+        "language": tts.language != _DEFAULTS.language,
+    }
+    return [name for name, changed in differs.items() if changed and name not in capabilities.adjusts]
 
 
 async def build(settings: TtsSettings, chassis: Chassis) -> TtsService:

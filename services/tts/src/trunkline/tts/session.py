@@ -1,33 +1,46 @@
 """One call's speech: the shell around `Floor`.
 
-It listens to ``call.<id>.speak`` and ``call.<id>.interrupt``, has one sentence at a time spoken by the call's voice and
-publishes it as `AudioChunk`s to the edge. Every sentence that is not interrupted ends with a chunk flagged LAST, even
-when it was empty or failed, so that nobody waits for it forever; a sentence that is cut gets none, because its
-generation is void wherever it would arrive.
+It listens to ``call.<id>.speak`` and ``call.<id>.interrupt``, has one sentence at a time spoken (`Saying`), publishes
+it as `AudioChunk`s to the edge. Every sentence that is not interrupted ends with a chunk flagged LAST, even when it was
+empty or failed, so that nobody waits for it forever; a sentence that is cut gets none, because its generation is void
+wherever it would arrive.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from trunkline.bus import Bus, Subscription
+import msgspec
+
+from trunkline.bus import Bus, BusError, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
+from trunkline.proto.events import ProviderFailed
 from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio
-from trunkline.proto.ids import Generation, Seq
-from trunkline.proto.messages import Claim, Say
-from trunkline.providers.errors import Transient
+from trunkline.proto.ids import Seq
+from trunkline.proto.messages import Claim, SpeakingFailed, SpokenMessage, Used
+from trunkline.providers.attempts import AllFailed, Attempts
+from trunkline.providers.course import RetryRules
+from trunkline.providers.health import Health
+from trunkline.providers.prices import Prices
+from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Clock
-from trunkline.tts.chunks import BYTES_PER_MS, RATE_HZ, SentenceChunks
+from trunkline.tts.chunks import BYTES_PER_MS, RATE_HZ
+from trunkline.tts.clips import Clips
+from trunkline.tts.feed import Bell
 from trunkline.tts.floor import Floor, Verdict
 from trunkline.tts.metrics import Outcome, TtsMetrics
-from trunkline.tts.provider import Spoken, TtsCapabilities, TtsVoice
+from trunkline.tts.saying import Means, Memory, Saying
+from trunkline.tts.sentence import Sentence
 from trunkline.tts.settings import TtsSettings
 from trunkline.tts.text import speakable
+from trunkline.tts.voices import CallVoice, Open, open_first
 
 log = logging.getLogger("trunkline.tts.session")
+
+_USAGE_S: Final = 1.0
+_FLUSH_S: Final = 1.0
+_STOP_S: Final = 0.25
 
 
 class Surroundings(NamedTuple):
@@ -37,30 +50,48 @@ class Surroundings(NamedTuple):
     clock: Clock
     metrics: TtsMetrics
     settings: TtsSettings
-
-
-async def _whole(text: str) -> AsyncGenerator[str, None]:
-    yield text
+    events: EventLog
+    health: Health
+    rules: RetryRules
+    prices: Prices
+    clips: Clips
 
 
 class CallSpeech:
     """What the agent says in one call. `start` it, and `close` it in the end."""
 
-    def __init__(self, claim: Claim, voice: TtsVoice, capabilities: TtsCapabilities, shared: Surroundings) -> None:
+    def __init__(self, claim: Claim, open_voice: Open, shared: Surroundings) -> None:
+        self._claim = claim
         self._call = claim.call
-        self._epoch = claim.epoch
-        self._provider = claim.agent.tts.provider
-        self._voice = voice
-        self._gap_ms = capabilities.sentence_gap_ms
         self._shared = shared
         self._floor = Floor(claim.generation, shared.settings.queue_sentences)
+        self._meter = Meter("tts", claim.epoch, shared.prices, shared.health.spent)
+        tts = claim.agent.tts
+        self._voices = [CallVoice(choice, open_voice, self._meter) for choice in (tts, *tts.fallbacks)]
+        self._means = Means(
+            agent=claim.agent,
+            lines={speakable(line).text: line for line in claim.agent.clips},
+            voices=self._voices,
+            attempts=Attempts("tts", shared.health, shared.rules, shared.clock.monotonic, self._on_failure),
+            clips=shared.clips,
+            memory=Memory(),
+            bell=Bell(),
+            clock=shared.clock,
+            metrics=shared.metrics,
+            pieces_stall_s=shared.settings.pieces_stall_ms / 1_000,
+            publish=self._publish,
+            tell=self._tell,
+            failed=self._record,
+        )
         self._audio_subject = subjects.audio(claim.edge, claim.call)
         self._seq = 0
-        self._last_spoken: Generation | None = None
-        self._more = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._subscriptions: list[Subscription] = []
+        self._saying: Saying | None = None
         self._sentence: asyncio.Task[None] | None = None
         self._speaker: asyncio.Task[None] | None = None
+        self._usage: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -68,26 +99,39 @@ class CallSpeech:
         return self._floor.waiting
 
     async def start(self) -> None:
-        """Subscribe and be ready to speak.
+        """Open a voice, subscribe and be ready to speak.
 
         No round trip is made to be sure: the claim is answered on the same connection, so behind the subscriptions.
+
+        Raises:
+            Unusable: the agent has no voice that could be opened here.
+            BusUnavailable: the bus is gone.
         """
+        await open_first(self._voices)
         for subject, on_message in (
             (subjects.interrupt(self._call), self._on_interrupt),
             (subjects.speak(self._call), self._on_say),
         ):
             self._subscriptions.append(await self._shared.bus.subscribe(subject, on_message))
         self._speaker = asyncio.create_task(self._speak_on(), name=f"speech {self._call}")
+        agent = self._claim.agent
+        self._shared.clips.want(agent.tts, agent.clips, self._quiet)
 
     async def close(self, reason: str) -> None:
-        """Stop in mid-word and forget the call."""
+        """Stop in mid-word, tell what was used, and forget the call."""
         log.debug("speech closed", extra={"call": self._call, "reason": reason, "chunks": self._seq})
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
-        if self._speaker is not None:
-            self._speaker.cancel()
-            await asyncio.gather(self._speaker, return_exceptions=True)
-        await self._voice.aclose()
+        tasks = [task for task in (self._speaker, self._usage) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._quiet.set()
+        await asyncio.gather(*(voice.aclose() for voice in self._voices))
+        await self._tell_usage(self._meter.used())
+        await self._shared.events.flush(_FLUSH_S)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
 
     async def _on_say(self, _subject: str, data: bytes) -> None:
         try:
@@ -98,10 +142,9 @@ class CallSpeech:
         deposed = self._floor.deposed
         verdict = self._floor.take(say)
         self._shared.metrics.dropped("deposed-brain", self._floor.deposed - deposed)
-        if verdict is Verdict.TAKEN:
-            self._more.set()
-        else:
+        if verdict is not Verdict.TAKEN:
             self._refuse(verdict.value, f"utterance {say.utterance} of generation {say.generation}")
+        self._means.bell.ring()
 
     async def _on_interrupt(self, _subject: str, data: bytes) -> None:
         try:
@@ -115,6 +158,7 @@ class CallSpeech:
             return
         if cut.stop and self._sentence is not None:
             self._sentence.cancel()
+        self._means.bell.ring()
         self._shared.metrics.dropped("interrupted", cut.dropped)
         log.info(
             "interrupted",
@@ -125,84 +169,93 @@ class CallSpeech:
         self._shared.metrics.dropped(reason)
         log.warning("message not used", extra={"call": self._call, "reason": reason, "what": what})
 
+    # --- speech -------------------------------------------------------------------------------------------------------
+
     async def _speak_on(self) -> None:
         try:
             while True:
-                say = self._floor.next()
-                if say is None:
-                    self._more.clear()
-                    await self._more.wait()
+                sentence = self._floor.next()
+                if sentence is None:
+                    self._quiet.set()
+                    await self._means.bell.wait()
                     continue
+                self._quiet.clear()
+                saying = self._saying = Saying(sentence, self._means)
                 # A task of its own, so that an interrupt can cancel the sentence and not the queue.
-                self._sentence = asyncio.create_task(self._say(say), name=f"sentence {self._call}")
-                await asyncio.wait({self._sentence})
+                self._sentence = asyncio.create_task(self._say(saying), name=f"sentence {self._call}")
+                await self._until_over(self._sentence, sentence)
+                if self._sentence.done() and self._sentence.cancelled() and self._floor.stands(sentence):
+                    # Nobody of us did that: a library let its own cancellation out.
+                    log.error("sentence cancelled from within", extra={"call": self._call})
+                    await self._give_up(saying)
+                self._plan_usage()
         finally:
             if self._sentence is not None:
                 self._sentence.cancel()
                 await asyncio.gather(self._sentence, return_exceptions=True)
 
-    async def _say(self, say: Say) -> None:
+    async def _until_over(self, speaking: asyncio.Task[None], sentence: Sentence) -> None:
+        """Wait for the sentence, but not for a provider that does not stop when told."""
+        while not speaking.done():
+            void = not self._floor.stands(sentence)
+            await asyncio.wait({speaking}, timeout=_STOP_S)
+            if void and not speaking.done():
+                log.error("provider does not stop; going on without it", extra={"call": self._call})
+                self._shared.metrics.dropped("did-not-stop")
+                return
+
+    async def _say(self, saying: Saying) -> None:
+        sentence = saying.sentence
         outcome = Outcome.CUT
         try:
-            outcome = await self._synthesise(say)
+            outcome = await saying.run()
+        except AllFailed as error:
+            outcome = Outcome.FAILED
+            log.error(  # noqa: TRY400 - every failure that led to it is logged by itself
+                "nobody can speak", extra={"call": self._call, "utterance": sentence.utterance, "kind": error.kind}
+            )
+            await self._give_up(saying)
         except Exception:
             outcome = Outcome.FAILED
-            log.exception("sentence failed", extra={"call": self._call, "utterance": say.utterance})
-            await self._publish(say, b"", Flag.LAST)
+            log.exception("sentence failed", extra={"call": self._call, "utterance": sentence.utterance})
+            await self._give_up(saying)
         finally:
-            self._shared.metrics.sentence(self._provider, outcome)
+            self._shared.metrics.sentence(self._claim.agent.tts.provider, outcome)
+        if sentence.dropped_chars:
+            self._refuse("too-long", f"{sentence.dropped_chars} characters of utterance {sentence.utterance}")
+        if outcome is Outcome.EMPTY:
+            extra = {"call": self._call, "utterance": sentence.utterance, "pii.text": sentence.text}
+            log.warning("nothing to say", extra=extra)
 
-    async def _synthesise(self, say: Say) -> Outcome:
-        text, dropped_chars = speakable(say.text)
-        if dropped_chars:
-            self._refuse("too-long", f"{dropped_chars} characters at the end of utterance {say.utterance}")
-        goes_on = self._last_spoken == say.generation
-        chunks = SentenceChunks(self._voice.sample_rate_hz, self._gap_ms if goes_on else 0)
-        began = self._shared.clock.monotonic()
-        heard = False
-        if text:
-            async with contextlib.aclosing(self._voice.speak(_whole(text))) as pieces:
-                while piece := await self._next_of(pieces):
-                    for payload in chunks.push(piece):
-                        await self._publish(say, payload)
-                        if not heard:
-                            heard = True
-                            self._shared.metrics.first_audio(self._provider, self._shared.clock.monotonic() - began)
-        *rest, last = chunks.end()
-        for payload in rest:
-            await self._publish(say, payload)
-        await self._publish(say, last, Flag.LAST)
-        if heard or rest or last:
-            self._last_spoken = say.generation
-            return Outcome.SPOKEN
-        log.warning("nothing to say", extra={"call": self._call, "utterance": say.utterance, "pii.text": say.text})
-        return Outcome.EMPTY
+    async def _give_up(self, saying: Saying) -> None:
+        """Nobody can speak: what else was to be said in this turn is not said, and the brain is told."""
+        sentence = saying.sentence
+        self._shared.metrics.dropped("nobody-speaks", self._floor.drop(sentence.generation))
+        apologised = await saying.fail()
+        await self._tell(
+            SpeakingFailed(
+                epoch=sentence.epoch,
+                generation=sentence.generation,
+                utterance=sentence.utterance,
+                instead="apology" if apologised else "",
+            )
+        )
 
-    async def _next_of(self, pieces: AsyncGenerator[Spoken, None]) -> bytes:
-        """Return the provider's next piece that is not empty; nothing at the end."""
-        limit_ms = self._shared.settings.stall_ms
-        try:
-            async with asyncio.timeout(limit_ms / 1_000):
-                async for piece in pieces:
-                    if isinstance(piece, bytes) and piece:
-                        return piece
-        except TimeoutError as error:
-            raise Transient(f"the provider was silent for {limit_ms} ms") from error
-        return b""
+    # --- what leaves --------------------------------------------------------------------------------------------------
 
-    async def _publish(self, say: Say, payload: bytes, flags: Flag = Flag.NONE) -> None:
+    async def _publish(self, sentence: Sentence, payload: bytes, flags: Flag) -> None:
         # A provider that is slow to stop cannot make void speech heard.
-        if not self._floor.stands(say):
+        if not self._floor.stands(sentence):
             return
         chunk = AudioChunk(
             codec=Codec.PCM16,
             sample_rate_hz=RATE_HZ,
             flags=flags,
-            epoch=self._epoch,
+            epoch=self._claim.epoch,
             seq=Seq(self._seq),
             synthesised_us=int(self._shared.clock.wall() * 1_000_000),
-            generation=say.generation,
-            utterance=say.utterance,
+            generation=sentence.generation,
+            utterance=sentence.utterance,
             payload=payload,
         )
         self._seq += 1
@@ -210,3 +263,38 @@ class CallSpeech:
             self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
         else:
             self._shared.metrics.dropped("bus-unavailable")
+
+    async def _tell(self, message: SpokenMessage) -> None:
+        if message.generation >= self._floor.generation:
+            await self._send(subjects.spoken(self._call), message)
+
+    async def _send(self, subject: str, message: msgspec.Struct) -> None:
+        try:
+            await self._shared.bus.publish(subject, message)
+        except BusError as error:
+            self._shared.metrics.dropped("bus-unavailable")
+            log.warning("message not sent", extra={"call": self._call, "problem": str(error)})
+
+    def _on_failure(self, fact: ProviderFailed) -> None:
+        if self._saying is None:
+            self._record(fact)
+        else:
+            self._saying.failure(fact)
+
+    def _record(self, fact: ProviderFailed) -> None:
+        self._shared.health.record(self._call, self._claim.tenant, fact)
+        self._shared.events.emit(self._call, fact, self._claim.tenant)
+
+    def _plan_usage(self) -> None:
+        """Tell what was used, soon; not more often than once a second."""
+        if self._usage is None or self._usage.done():
+            self._usage = asyncio.create_task(self._tell_usage_later(), name=f"usage {self._call}")
+
+    async def _tell_usage_later(self) -> None:
+        while changed := self._meter.used():
+            await self._tell_usage(changed)
+            await asyncio.sleep(_USAGE_S)
+
+    async def _tell_usage(self, changed: list[Used]) -> None:
+        for used in changed:
+            await self._send(subjects.usage(self._call), used)

@@ -2,18 +2,20 @@
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
+from trunkline.providers.settings import ProviderSettings
 from trunkline.tts.floor import CAPACITY
 
 
-class TtsSettings(msgspec.Struct, frozen=True, kw_only=True):
+class TtsSettings(ProviderSettings, frozen=True, kw_only=True):
     """How much one process takes on, and how long it waits."""
 
     capacity: Annotated[int, Meta(ge=1, le=10_000)] = 200
     """Calls served at once."""
     queue_sentences: Annotated[int, Meta(ge=1, le=10_000)] = CAPACITY
     """Sentences of a call that may wait; further ones are refused."""
-    stall_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
-    """Silence of a provider in mid-sentence after which the sentence is given up."""
+    pieces_stall_ms: Annotated[int, Meta(ge=50, le=60_000)] = 10_000
+    """How long a sentence that is still being written may stay as it is before it counts as complete."""
+    clips_after_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2_000
+    """How long a call has the providers to itself before missing clips of its agent are made."""
