@@ -23,8 +23,8 @@ $(READY): requirements.lock pyproject.toml $(MEMBERS)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps $(patsubst %/pyproject.toml,-e ./%,$(MEMBERS))
 	@touch $@
 
-demo: $(READY) ## A whole call, seen and heard: no keys, no network, 60 s; writes out/demo
-	@$(BIN)/trunkline demo $(ARGS)
+demo: $(READY) ## A whole call, seen and heard: no keys, no network, 60 s; writes out/demo (PROVIDERS=emulated: through the SDKs)
+	@$(BIN)/trunkline demo $(if $(PROVIDERS),--providers $(PROVIDERS)) $(ARGS)
 
 dev: $(READY) ## All five services and an embedded NATS; Ctrl-C stops them
 	@$(BIN)/trunkline dev $(ARGS)

@@ -183,3 +183,47 @@ def test_whoever_stops_listening_ends_the_attempt_and_blames_nobody():
     assert closed == [True]
     assert stage.count("trunkline_brain_provider_attempts_total", provider="a", outcome="abandoned") == 1
     assert dict(stage.health.states()) == {"a": "closed"}
+
+
+def test_an_attempt_that_is_slow_to_end_does_not_keep_the_next_one_waiting():
+    stage = Stage()
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(5)
+            yield "never"
+        finally:
+            await asyncio.sleep(1.0)
+
+    began = time.monotonic()
+    got, error = stage.answer(Candidate(Llm(provider="a"), QUICK, stubborn), stage.candidate("b", "z"))
+    assert (got, error) == ([(1, "z")], None)
+    # The loop itself waits for the stubborn one at its end; what counts is when the answer came.
+    assert stage.facts[0].kind == "first-byte"
+    assert time.monotonic() - began < 2.0
+
+
+def test_an_adapter_that_cancels_itself_has_failed_and_nobody_else_is_cancelled():
+    stage = Stage()
+
+    async def suicidal():
+        raise asyncio.CancelledError
+        yield
+
+    got, error = stage.answer(Candidate(Llm(provider="a"), QUICK, suicidal), stage.candidate("b", "z"))
+    assert (got, error) == ([(1, "z")], None)
+    assert stage.facts[0].kind == "internal"
+
+
+def test_a_time_out_of_the_library_may_stand_around_many_things():
+    stage = Stage()
+
+    async def timed():
+        async with asyncio.timeout(0.05):
+            for thing in "abcdef":
+                await asyncio.sleep(0.02)
+                yield thing
+
+    got, error = stage.answer(Candidate(Llm(provider="a"), QUICK, timed))
+    assert [thing for _, thing in got] == ["a", "b"]
+    assert isinstance(error, BrokeOff)

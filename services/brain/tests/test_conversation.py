@@ -114,8 +114,8 @@ def texts(orders):
     return [order.text for order in of(Speak, orders)]
 
 
-def test_the_greeting_is_said_sentence_by_sentence():
-    assert texts(Story().begin()) == ["Hello.", "How can I help?"]
+def test_the_greeting_is_said_whole_as_its_clip_is_kept():
+    assert texts(Story().begin()) == ["Hello. How can I help?"]
 
 
 def test_after_the_greeting_was_heard_the_caller_has_the_floor():
@@ -406,8 +406,9 @@ def test_missing_marks_do_not_hold_the_call():
 
 
 def test_sentences_that_never_began_to_play_are_said_once_more_and_then_given_up():
-    story = Story()
-    first, second = of(Speak, story.begin())
+    story = Story().greeted()
+    story.caller_says("hello")
+    first, second = of(Speak, story.thinks("Hello. ", "How can I help?"))
     story.hears(first)
     orders = story.tell(TimerFired("playout"))
     assert texts(orders) == ["How can I help?"]
@@ -431,7 +432,7 @@ def test_a_noise_before_the_greeting_is_heard_does_not_lose_it():
     story = Story()
     story.begin()
     story.starts()
-    assert texts(story.stops()) == ["Hello.", "How can I help?"]
+    assert texts(story.stops()) == ["Hello. How can I help?"]
 
 
 def test_a_noise_before_a_reprompt_is_heard_takes_nothing_back():
@@ -521,8 +522,9 @@ def test_a_timer_that_was_moved_but_had_fired_already_is_ignored():
 
 
 def test_a_sentence_that_was_lost_on_its_way_does_not_hold_the_call():
-    story = Story()
-    first, second = of(Speak, story.begin())
+    story = Story().greeted()
+    story.caller_says("hello")
+    first, second = of(Speak, story.thinks("Hello. ", "How can I help?"))
     story.hears(first)
     ids = {"generation": second.generation, "utterance": second.utterance}
     story.tell(PlayoutCut(**ids, heard_ms=0, total_ms=300, complete=False))

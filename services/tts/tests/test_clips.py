@@ -139,7 +139,7 @@ def test_ringing_makes_the_provider_ready_unless_the_worker_is_full(jetstream_ur
             assert one.warmed[0].voice == "gus"
             unknown = Agent(name="x", tts=Tts(provider="acme"))
             await call.bus.publish(subjects.RINGING, Ringing(agent=unknown))
-            await until(lambda: call.counted("not_warmed_total") == 1)
+            await until(lambda: call.service._roster.not_warmed == 1)
             await call.claim(agent=agent)
             await call.bus.publish(subjects.RINGING, Ringing(agent=agent))
             await call.release()

@@ -22,6 +22,8 @@ log = logging.getLogger("trunkline.providers")
 
 T = TypeVar("T")
 FIRST: Final[Kind] = "first-byte"
+CLOSE_S: Final = 0.25
+"""How long an attempt that nobody waits for any more may take to end before it is left to itself."""
 
 
 class AllFailed(ProviderError):
@@ -125,54 +127,52 @@ class Attempts(Generic[T]):
         self, candidate: Candidate[T], step: Try, counts: Callable[[T], bool]
     ) -> AsyncGenerator[T, None]:
         label = label_of(candidate.choice)
-        began_at = since = self._now()
+        since = self._now()
         kind, limit_s = FIRST, step.first_s
         settled = False
+        coming: asyncio.Queue[T | _Over] = asyncio.Queue(1)
+        # A task of its own for the whole attempt: time-outs and task groups of a library must not cross tasks.
+        pump = asyncio.create_task(_pump(candidate.start, coming, label), name=f"attempt {label}")
         self._health.began(label)
         try:
-            async with contextlib.aclosing(candidate.start()) as things:
-                while (thing := await self._next(things, candidate, since, limit_s, kind)) is not None:
-                    if counts(thing) and kind == FIRST:
-                        kind, limit_s = "stall", candidate.timeouts.stall_ms / 1_000
-                        self._health.first(label, self._now() - began_at)
-                    yield thing
-                    if counts(thing):
-                        since = self._now()
+            while not isinstance(thing := await self._next(coming, candidate, since, limit_s, kind), _Over):
+                if counts(thing) and kind == FIRST:
+                    kind, limit_s = "stall", candidate.timeouts.stall_ms / 1_000
+                    self._health.first(label, self._now() - max(since, candidate.owing_since() or 0.0))
+                yield thing
+                if counts(thing):
+                    since = self._now()
+            if thing.error is not None:
+                raise thing.error
             settled = True
             self._health.answered(label)
         except ProviderError:
             settled = True
             raise
-        except Exception as error:
-            settled = True
-            log.exception("adapter broke", extra={"provider": label})
-            raise Transient(f"adapter broke: {type(error).__name__}", "internal") from error
         finally:
             if not settled:
                 self._health.abandoned(label)
+            pump.cancel()
+            await asyncio.wait({pump}, timeout=CLOSE_S)
+            if not pump.done():
+                log.warning("attempt does not end", extra={"provider": label})
 
     async def _next(
-        self, things: AsyncGenerator[T, None], candidate: Candidate[T], since: float, limit_s: float, kind: Kind
-    ) -> T | None:
-        """Return the next thing; None at the end.
+        self, coming: "asyncio.Queue[T | _Over]", candidate: Candidate[T], since: float, limit_s: float, kind: Kind
+    ) -> "T | _Over":
+        """Return the next thing, or the end.
 
         Raises:
             Transient: none came for `limit_s`, not counting the time in which the provider waited for us.
         """
-        coming = asyncio.ensure_future(_step(things))
-        try:
-            while not coming.done():
-                owing_since = candidate.owing_since()
-                now = self._now()
-                left_s = limit_s if owing_since is None else max(since, owing_since) + limit_s - now
-                if left_s <= 0:
-                    raise Transient(f"silent for {limit_s * 1_000:.0f} ms", kind)
-                await asyncio.wait({coming}, timeout=left_s)
-            return coming.result()
-        finally:
-            if not coming.done():
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+        while True:
+            owing_since = candidate.owing_since()
+            left_s = limit_s if owing_since is None else max(since, owing_since) + limit_s - self._now()
+            if left_s <= 0 and coming.empty():
+                raise Transient(f"silent for {limit_s * 1_000:.0f} ms", kind)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, left_s)):
+                    return await coming.get()
 
     def _record(
         self,
@@ -198,5 +198,26 @@ class Attempts(Generic[T]):
         )
 
 
-async def _step(things: AsyncGenerator[T, None]) -> T | None:
-    return await anext(things, None)
+class _Over(NamedTuple):
+    """The attempt has ended; well, if there is no error."""
+
+    error: ProviderError | None
+
+
+async def _pump(start: Callable[[], AsyncGenerator[T, None]], coming: "asyncio.Queue[T | _Over]", label: str) -> None:
+    error: ProviderError | None = None
+    try:
+        async with contextlib.aclosing(start()) as things:
+            async for thing in things:
+                await coming.put(thing)
+    except ProviderError as failure:
+        error = failure
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        error = Transient("adapter broke: it was cancelled from within", "internal")
+    except Exception as failure:
+        log.exception("adapter broke", extra={"provider": label})
+        error = Transient(f"adapter broke: {type(failure).__name__}", "internal")
+    await coming.put(_Over(error))

@@ -50,7 +50,6 @@ from trunkline.brain.moves import (
     ToolDone,
     ToolWanted,
 )
-from trunkline.brain.sentences import SentenceSplitter
 from trunkline.proto.agent import Agent
 from trunkline.proto.events import CallerBargedIn, ToolCalled, ToolReturned
 from trunkline.proto.ids import Epoch, Generation, ToolCallId, TurnId
@@ -499,11 +498,9 @@ class Conversation:
         self._mouth.say(self.turn, sentence, at)
 
     def _say_all(self, text: str, at: float, end_reason: str | None = None) -> None:
-        """Say `text` as a turn of its own."""
+        """Say `text`, one of the agent's fixed lines, as a turn of its own; whole, as its clip is kept."""
         self._mouth.begin(self.turn)
-        splitter = SentenceSplitter()
-        for sentence in [*splitter.feed(text), *splitter.flush()]:
-            self._say(sentence, at)
+        self._say(text, at)
         self._complete(at, end_reason)
 
     def _complete(self, at: float, end_reason: str | None) -> None:

@@ -1,7 +1,7 @@
 """The brain as a process: claims calls and gives each a conversation."""
 
 import asyncio
-import contextlib
+import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterable
 from functools import partial
@@ -10,9 +10,8 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from trunkline.agents.needs import agents_in, unmet
 from trunkline.brain.imports import Imported, import_all
-from trunkline.brain.llm import llm_providers
+from trunkline.brain.llm import LlmProvider, llm_providers
 from trunkline.brain.metrics import TurnParts
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
@@ -27,15 +26,14 @@ from trunkline.proto.messages import Claim, Used
 from trunkline.providers import prices
 from trunkline.providers.errors import Unusable
 from trunkline.providers.health import Health
+from trunkline.providers.roster import Roster
 from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Steady
 from trunkline.runtime.metrics import Counts
-from trunkline.runtime.plugins import PluginError
 from trunkline.runtime.process import Chassis
-from trunkline.runtime.settings import SettingsError
 
-_MOST_BACKGROUND: Final = 512
-_WARMING_S: Final = 2.0
+log = logging.getLogger("trunkline.brain")
+
 PROVIDERS: Final = "trunkline.llm_providers"
 
 
@@ -52,7 +50,12 @@ class Brain:
     ) -> None:
         self._bus = bus
         self._events = EventLog(bus, chassis.clock.wall)
-        self._providers = llm_providers(chassis.environ, providers)
+        self._roster: Roster[LlmProvider, Llm] = Roster(
+            "llm",
+            llm_providers(chassis.environ, providers),
+            lambda agent: (agent.llm, *agent.llm.fallbacks),
+            lambda provider, agent, llm: provider.check(llm, agent.tools),
+        )
         self._tools = InstalledTools(tools)
         self._means = Means(bus, self._events, Steady(chassis.clock).now, TurnParts(chassis.registry).measured)
         self._chassis = chassis
@@ -82,14 +85,7 @@ class Brain:
         Raises:
             SettingsError: an agent needs a provider or a key that is not there; names both.
         """
-        agents = agents_in(self._chassis.base.agents, self._chassis.environ)
-        for name in sorted(
-            {llm.provider for agent in agents for _, llm in _choices(agent)} & {*self._providers.names()}
-        ):
-            with contextlib.suppress(PluginError):  # told by the check
-                await self._providers.load(name)
-        if problems := unmet(agents, _choices, self._problem):
-            raise SettingsError("\n".join(problems))
+        await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         await self._bus.subscribe(subjects.RINGING, self._on_ringing)
         await self._worker.start()
 
@@ -103,16 +99,16 @@ class Brain:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self._providers.aclose()
+        await self._roster.aclose()
         await self._events.close()
         await self._bus.close()
 
     async def _open_call(self, claim: Claim) -> BrainCall:
         agent = claim.agent
         try:
-            minds = [await self._mind(agent, choice) for choice in (agent.llm, *agent.llm.fallbacks)]
+            minds = await self._minds(agent)
             tools = self._tools.open(agent)
-        except (Unusable, PluginError) as error:
+        except Unusable as error:
             raise Unservable(f"agent {agent.name}: {error}") from error
 
         def failed(fact: ProviderFailed) -> None:
@@ -126,17 +122,26 @@ class Brain:
         await call.open()
         return call
 
-    async def _mind(self, agent: Agent, choice: Llm) -> Mind:
-        provider = await self._providers.load(choice.provider)
-        provider.check(choice, agent.tools)
-        return Mind(choice, provider)
+    async def _minds(self, agent: Agent) -> list[Mind]:
+        """Return the minds of `agent` that can be asked here.
 
-    def _problem(self, agent: Agent, choice: Llm) -> str | None:
-        try:
-            self._providers.get(choice.provider).check(choice, agent.tools)
-        except (Unusable, PluginError) as error:
-            return str(error)
-        return None
+        Raises:
+            Unusable: there is none; says why of the first.
+        """
+        minds: list[Mind] = []
+        problem: Unusable | None = None
+        for choice in (agent.llm, *agent.llm.fallbacks):
+            try:
+                provider = await self._roster.get(choice.provider)
+                provider.check(choice, agent.tools)
+            except Unusable as error:
+                log.warning("mind not to be had", extra={"agent": agent.name, "problem": str(error)})
+                problem = problem or error
+            else:
+                minds.append(Mind(choice, provider))
+        if not minds and problem is not None:
+            raise problem
+        return minds
 
     def _tell_usage(self, call: CallId, used: list[Used]) -> None:
         self._spawn(self._publish_usage(call, used), "usage")
@@ -150,16 +155,8 @@ class Brain:
 
     async def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have a connection ready, unless it would go elsewhere anyway."""
-        llm = codec.decode(codec.RINGING, data).agent.llm
-        if self._worker.calls < self._worker.capacity and len(self._background) < _MOST_BACKGROUND:
-            self._spawn(self._warm(llm), "warming")
-
-    async def _warm(self, llm: Llm) -> None:
-        try:
-            async with asyncio.timeout(_WARMING_S):
-                await (await self._providers.load(llm.provider)).warm(llm)
-        except (TimeoutError, PluginError):
-            self._counts["not_warmed"] += 1
+        if self._worker.calls < self._worker.capacity:
+            self._roster.ring(codec.decode(codec.RINGING, data).agent)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -172,12 +169,6 @@ class Brain:
             return ""
         machine = session.conversation
         return f"{machine.state}, turn {machine.turn}, generation {machine.generation}"
-
-
-def _choices(agent: Agent) -> Iterable[tuple[str, Llm]]:
-    yield "llm.provider", agent.llm
-    for number, fallback in enumerate(agent.llm.fallbacks):
-        yield f"llm.fallbacks[{number}].provider", fallback
 
 
 async def build(settings: BrainSettings, chassis: Chassis) -> Brain:

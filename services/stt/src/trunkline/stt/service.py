@@ -1,23 +1,21 @@
 """The process between its start and its stop: a `Worker` of stage ``stt`` whose calls are `CallHearing`s."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable
 
-from trunkline.agents.needs import agents_in, unmet
 from trunkline.bus import Bus, CallSession, EventLog, Unservable, Worker
 from trunkline.proto import codec, subjects
-from trunkline.proto.agent import Agent, Stt
+from trunkline.proto.agent import Stt
 from trunkline.proto.ids import CallId, new_worker_id
 from trunkline.proto.messages import Claim
 from trunkline.providers import prices
-from trunkline.providers.errors import Misconfigured, Unavailable, Unusable
+from trunkline.providers.errors import Misconfigured, Unusable
 from trunkline.providers.health import Health
+from trunkline.providers.roster import Roster
 from trunkline.runtime.metrics import Counts
-from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
+from trunkline.runtime.plugins import Plugins
 from trunkline.runtime.process import Chassis
-from trunkline.runtime.settings import SettingsError
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
@@ -30,8 +28,6 @@ from trunkline.stt.vad import VoiceDetector
 log = logging.getLogger("trunkline.stt")
 
 _DEFAULTS = Stt()
-_MOST_WARMING = 8
-_WARMING_S = 2.0
 
 
 class SttService:
@@ -43,7 +39,12 @@ class SttService:
         self._chassis = chassis
         self._bus = bus
         self._settings = settings
-        self._providers = known or providers(chassis.environ)
+        self._roster: Roster[SttProvider, Stt] = Roster(
+            "stt",
+            known or providers(chassis.environ),
+            lambda agent: (agent.stt, *agent.stt.fallbacks),
+            lambda provider, _, stt: provider.check(stt),
+        )
         self._metrics = SttMetrics(chassis.registry)
         # One more than may be held: a call claimed again is opened before the worker has counted it off.
         detector = VoiceDetector(settings.capacity + 1)
@@ -62,7 +63,6 @@ class SttService:
             self._health,
             prices.load(chassis.environ),
         )
-        self._warming: set[asyncio.Task[None]] = set()
         self._hearing: dict[str, CallHearing] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.worker = Worker(
@@ -95,10 +95,10 @@ class SttService:
         """Let every call go and leave the bus."""
         await self.worker.stop()
         await self._outbox.flush()
-        for task in (*self._tasks, *self._warming):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._warming, return_exceptions=True)
-        await self._providers.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._roster.aclose()
         await self._events.close()
         await self._bus.close()
 
@@ -133,12 +133,7 @@ class SttService:
 
     def _lender(self, agent: str, choice: Stt) -> Lender:
         async def lend(on_heard: OnHeard) -> tuple[SttStream, SttCapabilities]:
-            try:
-                provider = await self._providers.load(choice.provider)
-            except NoPlugin as error:
-                raise Misconfigured("stt.provider", str(error)) from error
-            except PluginError as error:
-                raise Unavailable(str(error)) from error
+            provider = await self._roster.get(choice.provider)
             for setting in _ignored(choice, provider.capabilities):
                 log.warning(
                     "setting not honoured by the provider",
@@ -150,19 +145,8 @@ class SttService:
 
     async def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""
-        stt = codec.decode(codec.RINGING, data).agent.stt
-        if self.worker.calls >= self.worker.capacity or len(self._warming) >= _MOST_WARMING:
-            return
-        task = asyncio.create_task(self._warm(stt), name="warming")
-        self._warming.add(task)
-        task.add_done_callback(self._warming.discard)
-
-    async def _warm(self, stt: Stt) -> None:
-        try:
-            async with asyncio.timeout(_WARMING_S):
-                await (await self._providers.load(stt.provider)).warm(stt)
-        except (TimeoutError, PluginError):
-            self._metrics.counts["not_warmed"] += 1
+        if self.worker.calls < self.worker.capacity:
+            self._roster.ring(codec.decode(codec.RINGING, data).agent)
 
     async def _warm_up(self) -> None:
         """Meet what the agents need, as far as it can be known.
@@ -170,27 +154,14 @@ class SttService:
         Raises:
             SettingsError: an agent needs a provider or a key that is not there; names both.
         """
-        agents = agents_in(self._chassis.base.agents, self._chassis.environ)
-        named = {choice.provider for agent in agents for _, choice in _choices(agent)}
-        for name in sorted(named & set(self._providers.names())):
-            with contextlib.suppress(PluginError):  # told by the check
-                await self._providers.load(name)
-        if problems := unmet(agents, _choices, self._problem):
-            raise SettingsError("\n".join(problems))
+        named = await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         for name in sorted({*named, self._settings.warm} - {""}):
             await self._warm_up_one(name)
 
-    def _problem(self, _agent: Agent, stt: Stt) -> str | None:
-        try:
-            self._providers.get(stt.provider).check(stt)
-        except (Unusable, PluginError) as error:
-            return str(error)
-        return None
-
     async def _warm_up_one(self, name: str) -> None:
         try:
-            await (await self._providers.load(name)).warm_up()
-        except (Unusable, PluginError) as error:
+            await (await self._roster.get(name)).warm_up()
+        except Unusable as error:
             # Agents with another provider can be served all the same.
             log.warning("provider not warmed up", extra={"provider": name, "problem": str(error)})
 
@@ -202,7 +173,8 @@ class SttService:
     def _rows(self) -> Iterable[tuple[str, object]]:
         yield "worker", self.worker.worker
         yield "calls", f"{self.worker.calls} of {self.worker.capacity}"
-        yield "providers", ", ".join(self._providers.names())
+        yield "providers", ", ".join(self._roster.names)
+        yield "providers not warmed in time", self._roster.not_warmed
         yield from self._metrics.rows()
 
 
@@ -218,12 +190,6 @@ class _Held:
         if self._calls.get(self._hearing.call) is self._hearing:
             del self._calls[CallId(self._hearing.call)]
         await self._hearing.close(reason)
-
-
-def _choices(agent: Agent) -> Iterable[tuple[str, Stt]]:
-    yield "stt.provider", agent.stt
-    for number, fallback in enumerate(agent.stt.fallbacks):
-        yield f"stt.fallbacks[{number}].provider", fallback
 
 
 def _ignored(stt: Stt, capabilities: SttCapabilities) -> list[str]:

@@ -44,9 +44,6 @@ class TtsMetrics:
             buckets=_BUCKETS_S,
         )
         self._clips = Counter("trunkline_tts_clips_total", "Clips, by what became of them", ["what"], registry=registry)
-        self._not_warmed = Counter(
-            "trunkline_tts_not_warmed_total", "Providers not made ready for a call that rang", registry=registry
-        )
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._reasons: dict[str, int] = {}
         self._clip_counts: dict[str, int] = {}
@@ -67,10 +64,6 @@ class TtsMetrics:
         """Count what became of a clip."""
         self._clips.labels(what).inc()
         self._clip_counts[what] = self._clip_counts.get(what, 0) + 1
-
-    def not_warmed(self) -> None:
-        """Count a provider that was not ready in time for a call that rang."""
-        self._not_warmed.inc()
 
     def chunk(self, duration_s: float) -> None:
         """Count a published chunk."""

@@ -1,9 +1,7 @@
 """The process between its start and its stop: a `Worker` of stage ``tts`` whose calls are `CallSpeech`es."""
 
-import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Final
 
 from trunkline.bus import Bus, CallSession, ClipStore, EventLog, Subscription, Unservable, Worker
 from trunkline.proto import codec, subjects
@@ -12,10 +10,11 @@ from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim, ClipMade
 from trunkline.providers import prices
-from trunkline.providers.errors import Misconfigured, Unavailable, Unusable
+from trunkline.providers.errors import Misconfigured, Unusable
 from trunkline.providers.health import Health
+from trunkline.providers.roster import Roster
 from trunkline.runtime.metrics import Counts
-from trunkline.runtime.plugins import NoPlugin, PluginError, Plugins
+from trunkline.runtime.plugins import Plugins
 from trunkline.runtime.process import Chassis
 from trunkline.tts.clips import ClipMaker, Clips
 from trunkline.tts.metrics import TtsMetrics
@@ -27,9 +26,6 @@ from trunkline.tts.voices import Opened
 log = logging.getLogger("trunkline.tts")
 
 _DEFAULTS = Tts()
-_SETTING: Final = "tts.provider"
-_MOST_WARMING: Final = 8
-_WARMING_S: Final = 2.0
 
 
 class TtsService:
@@ -39,7 +35,13 @@ class TtsService:
         self, chassis: Chassis, bus: Bus, settings: TtsSettings, known: Plugins[TtsProvider] | None = None
     ) -> None:
         self.bus = bus
-        self._providers = known or providers(chassis.environ)
+        self._chassis = chassis
+        self._roster: Roster[TtsProvider, Tts] = Roster(
+            "tts",
+            known or providers(chassis.environ),
+            lambda agent: (agent.tts, *agent.tts.fallbacks),
+            lambda provider, _, tts: provider.check(tts),
+        )
         self._metrics = TtsMetrics(chassis.registry)
         self._events = EventLog(bus, chassis.clock.wall)
         health = Health("tts", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
@@ -49,7 +51,6 @@ class TtsService:
         self._shared = Surroundings(
             bus, chassis.clock, self._metrics, settings, self._events, health, settings.retry_rules, table, self._clips
         )
-        self._warming: set[asyncio.Task[None]] = set()
         self._orders: Subscription | None = None
         self.worker = Worker(
             bus,
@@ -67,7 +68,12 @@ class TtsService:
         Counts(chassis.registry, "trunkline_tts_facts", "Facts by what became of them", lambda: self._events.counts)
 
     async def start(self) -> None:
-        """Take calls, and orders for clips."""
+        """Take calls, and orders for clips.
+
+        Raises:
+            SettingsError: an agent needs a provider or a key that is not there; names both.
+        """
+        await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         await self.bus.subscribe(subjects.RINGING, self._on_ringing)
         self._orders = await self.bus.serve(subjects.MAKE_CLIP, self._on_make_clip, queue="tts")
         await self.worker.start()
@@ -81,11 +87,8 @@ class TtsService:
         """Let every call go and leave the bus."""
         await self._take_no_orders()
         await self.worker.stop()
-        for task in self._warming:
-            task.cancel()
-        await asyncio.gather(*self._warming, return_exceptions=True)
         await self._clips.close()
-        await self._providers.aclose()
+        await self._roster.aclose()
         await self._events.close()
         await self.bus.close()
 
@@ -108,12 +111,7 @@ class TtsService:
         return speech
 
     async def _open_voice(self, tts: Tts) -> Opened:
-        try:
-            provider = await self._providers.load(tts.provider)
-        except NoPlugin as error:
-            raise Misconfigured(_SETTING, str(error).removeprefix(f"{_SETTING}: ")) from error
-        except PluginError as error:
-            raise Unavailable(str(error)) from error
+        provider = await self._roster.get(tts.provider)
         opened = Opened(await provider.open(tts), provider.capabilities)
         for setting in _ignored(tts, provider.capabilities):
             log.warning(
@@ -135,24 +133,14 @@ class TtsService:
 
     async def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""
-        tts = codec.decode(codec.RINGING, data).agent.tts
-        if self.worker.calls >= self.worker.capacity or len(self._warming) >= _MOST_WARMING:
-            return
-        task = asyncio.create_task(self._warm(tts), name="warming")
-        self._warming.add(task)
-        task.add_done_callback(self._warming.discard)
-
-    async def _warm(self, tts: Tts) -> None:
-        try:
-            async with asyncio.timeout(_WARMING_S):
-                await (await self._providers.load(tts.provider)).warm(tts)
-        except Exception:  # noqa: BLE001 - nothing is lost but time, and the call itself will tell what is wrong
-            self._metrics.not_warmed()
+        if self.worker.calls < self.worker.capacity:
+            self._roster.ring(codec.decode(codec.RINGING, data).agent)
 
     def _rows(self) -> Iterable[tuple[str, object]]:
         yield "worker", self.worker.worker
         yield "calls", f"{self.worker.calls} of {self.worker.capacity}"
-        yield "providers", ", ".join(self._providers.names())
+        yield "providers", ", ".join(self._roster.names)
+        yield "providers not warmed in time", self._roster.not_warmed
         waiting = [speech.waiting for _, speech in self.worker.sessions() if isinstance(speech, CallSpeech)]
         yield "sentences waiting", sum(waiting)
         yield "clips in memory", f"{len(self._clips.shelf)}, {self._clips.shelf.bytes / 2**20:.1f} MiB"

@@ -28,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     console.print("Trunkline: a phone call from end to end, all of it on this machine", style="bold")
     # Brings in NumPy, an HTTP client and more: whoever waits should have something to read by now.
-    from trunkline.demo.run import run_demo  # noqa: PLC0415
+    from trunkline.demo.run import Options, run_demo  # noqa: PLC0415
 
     try:
-        return asyncio.run(run_demo(console, options.out, options.scenario, os.environ))
+        chosen = Options(folder=options.out, scenario=options.scenario, emulated=options.providers == "emulated")
+        return asyncio.run(run_demo(console, chosen, os.environ))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; everything is stopped", style="yellow")
         return INTERRUPTED
@@ -47,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--scenario", type=Path, metavar="FILE", help="another scenario of trunkline call (default: the booking)"
+    )
+    parser.add_argument(
+        "--providers",
+        choices=("local", "emulated"),
+        default="local",
+        help="local: espeak-ng, pocketsphinx, a script; emulated: the official SDKs of Deepgram, OpenAI and ElevenLabs"
+        " against emulators of their services (default: %(default)s)",
     )
     return parser
 

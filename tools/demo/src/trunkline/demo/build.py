@@ -15,10 +15,12 @@ from trunkline.demo.watch import Record, Utterance, ms, record_of
 from trunkline.demo.words import parsed
 from trunkline.proto.events import (
     AgentSpoke,
+    CallBilled,
     CallEnded,
     CallerBargedIn,
     CallerSpoke,
     CallStarted,
+    ProviderFailed,
     ToolCalled,
     ToolReturned,
     TurnMeasured,
@@ -66,8 +68,24 @@ def build(result: CallResult, file: str = "call.wav") -> shape.Report:
         tools=tools,
         verdicts=result.verdicts,
         totals=_totals(turns, interrupts, tools),
+        cost=_cost(record),
+        failures=tuple(_failures(record)),
         events=tuple(shape.SeenEvent(at_ms=at_ms, event=event) for at_ms, event in record.events),
     )
+
+
+def _cost(record: Record) -> shape.Cost | None:
+    billed = next((fact for fact in record.facts() if isinstance(fact, CallBilled)), None)
+    return None if billed is None else shape.Cost(usd=billed.usd, complete=billed.complete, items=billed.items)
+
+
+def _failures(record: Record) -> Iterable[shape.Failure]:
+    for at_ms, event in record.events:
+        match event.fact:
+            case ProviderFailed(stage=stage, provider=provider, kind=kind, then=then, to=to):
+                yield shape.Failure(at_ms=at_ms, stage=stage, provider=provider, kind=kind, then=then, to=to)
+            case _:
+                pass
 
 
 def with_verdicts(report: shape.Report, more: Iterable[Verdict]) -> shape.Report:

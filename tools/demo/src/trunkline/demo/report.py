@@ -7,7 +7,7 @@ measured on the recording, that is, on what the caller said and heard, not on wh
 import msgspec
 
 from trunkline.call import Verdict
-from trunkline.proto.events import Event
+from trunkline.proto.events import CostItem, Event
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +138,25 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """Right channel: what the caller heard, not what was sent."""
 
 
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the call's providers cost, by the price table; see `trunkline.proto.events.CallBilled`."""
+
+    usd: float
+    complete: bool
+    items: tuple[CostItem, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider that failed, when, and what the caller got."""
+
+    at_ms: int
+    stage: str
+    provider: str
+    kind: str
+    then: str
+    to: str
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """The call in a few numbers."""
 
@@ -168,6 +187,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[ToolUse, ...]
     verdicts: tuple[Verdict, ...]
     totals: Totals
+    cost: Cost | None
+    """None when no provider was used that could cost anything."""
+    failures: tuple[Failure, ...]
     events: tuple[SeenEvent, ...]
 
     @property

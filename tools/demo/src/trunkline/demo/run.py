@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from trunkline.agents import AgentFileError
 from trunkline.audio import wav
 from trunkline.bus import BusError
 from trunkline.call import CallResult, CallToolError, Scenario, Target, load_scenario, place_call, prepare_speech
@@ -31,13 +32,25 @@ PASSED, FAILED, BROKEN = 0, 1, 2
 _OURS = ("call.wav", "report.json", "timeline.png", "services.log")
 
 
-async def run_demo(console: Console, folder: Path, scenario_file: Path | None, environ: Mapping[str, str]) -> int:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the demo is to be."""
+
+    folder: Path
+    """Where it writes."""
+    scenario: Path | None = None
+    """Another call than the booking."""
+    emulated: bool = False
+    """Whether the agent's providers are reached through the official SDKs, at emulators, instead of `local` ones."""
+
+
+async def run_demo(console: Console, options: Options, environ: Mapping[str, str]) -> int:
     """Run the demo and return its exit code.
 
     Raises:
         asyncio.CancelledError: a signal asked to stop; everything is stopped.
     """
     stage = Stage(console, SYSTEM.monotonic)
+    folder, scenario_file = options.folder, options.scenario
     task = asyncio.current_task()
     if task is not None:
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -45,9 +58,9 @@ async def run_demo(console: Console, folder: Path, scenario_file: Path | None, e
     try:
         scenario = _scenario(scenario_file)
         _make_room(folder)
-        result = await _call(stage, folder, scenario, environ)
+        result = await _call(stage, options, scenario, environ)
         report = _report(stage, folder, result, judged_by_us=scenario_file is None)
-    except (BusError, CallFailed, CallToolError, DevError, OSError) as error:
+    except (AgentFileError, BusError, CallFailed, CallToolError, DevError, OSError) as error:
         stage.console.print(Text(f"trunkline demo: {error}", "bold red"), soft_wrap=True)
         if isinstance(error, StartFailed):
             for line in error.last_lines:
@@ -77,12 +90,19 @@ def _scenario(file: Path | None) -> Scenario:
         return load_scenario(file or booking)
 
 
-async def _call(stage: Stage, folder: Path, scenario: Scenario, environ: Mapping[str, str]) -> CallResult:
+async def _call(stage: Stage, options: Options, scenario: Scenario, environ: Mapping[str, str]) -> CallResult:
     plan = Plan(port=0, agents=find_agents(Path.cwd()), note=False, drain_s=3.0, environ=plain(environ))
     speech = asyncio.create_task(prepare_speech(scenario), name="caller's speech")
     async with contextlib.AsyncExitStack() as stack:
-        log = stack.enter_context((folder / "services.log").open("w", buffering=1, encoding="utf-8"))
+        log = stack.enter_context((options.folder / "services.log").open("w", buffering=1, encoding="utf-8"))
         stack.callback(speech.cancel)
+        if options.emulated and plan.agents is not None:
+            from trunkline.demo.emulated import emulated  # noqa: PLC0415 - brings in what only this needs
+
+            with stage.busy("starting emulators of Deepgram, OpenAI and ElevenLabs"):
+                served = await stack.enter_async_context(emulated(plan.agents, scenario, await speech, plan.environ))
+            environ_of_all = plan.environ | served.environ
+            plan = msgspec.structs.replace(plan, agents=served.agents, environ=environ_of_all)
         journal = Journal(lambda line: print(line, file=log), (spec.name for spec in plan.services), colour=False)
         with stage.busy("starting a NATS server and the five services"):
             dev = await stack.enter_async_context(run_dev(plan, journal))

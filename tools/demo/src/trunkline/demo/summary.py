@@ -29,6 +29,7 @@ def print_summary(console: Console, report: Report, folder: Path) -> None:
         table.add_row(*_row(turn))
     console.print(table)
     console.print()
+    _print_providers(console, report)
     _print_verdicts(console, report)
     if not report.passed:
         print_complaints(console, folder / "services.log")
@@ -61,6 +62,19 @@ def _row(turn: Turn) -> tuple[str | Text, ...]:
         measured,
         heard,
     )
+
+
+def _print_providers(console: Console, report: Report) -> None:
+    """Print what the providers cost, where there is a price, and which of them failed."""
+    cost = report.cost
+    if cost is not None and (cost.usd or not cost.complete):
+        parts = ", ".join(
+            f"{item.provider} {f'${item.usd:.4f}' if item.priced else 'not in the price table'}" for item in cost.items
+        )
+        console.print(Text(f"providers: ${cost.usd:.4f} ({parts})", "dim"))
+    for failure in report.failures:
+        what = f"{failure.stage}: {failure.provider} failed ({failure.kind}); {failure.then} {failure.to}".rstrip()
+        console.print(Text(what, "yellow"))
 
 
 def _print_verdicts(console: Console, report: Report) -> None:

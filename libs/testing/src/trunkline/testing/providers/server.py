@@ -43,6 +43,8 @@ class Fault(StrEnum):
     """The answer begins; then it trickles, one byte every 100 ms."""
 
 
+_CHOSEN: Final = web.RequestKey("trunkline.fault", Fault)
+
 BEFORE: Final = frozenset({Fault.REFUSE, Fault.UNAUTHORISED, Fault.THROTTLED, Fault.SERVER_ERROR, Fault.HANG})
 """Faults that happen before the first byte of an answer."""
 
@@ -66,6 +68,8 @@ class Emulator:
     Attributes:
         key: what clients must authenticate with; anything else is refused as the vendor would.
         seen: every request and WebSocket so far, those that failed too; refused connections cannot be seen.
+        choose: how a request fails, or a WebSocket for as long as it is open, while nothing is injected; so that one
+            emulator serves the healthy and the failing at once. `Fault.REFUSE` resets the connection here.
     """
 
     def __init__(self, *, key: str = "test-key") -> None:
@@ -74,6 +78,7 @@ class Emulator:
         self.fault: Fault | None = None
         self.after = 2
         self.retry_after_s = 7
+        self.choose: Callable[[Seen], Fault | None] = lambda _: None
         self._left: int | None = None
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -106,8 +111,14 @@ class Emulator:
         """
         body = b"" if request.headers.get("upgrade") else await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.seen.append(Seen(time.monotonic(), request.method, request.path, dict(request.query), headers, body))
-        match self._take_fault():
+        seen = Seen(time.monotonic(), request.method, request.path, dict(request.query), headers, body)
+        self.seen.append(seen)
+        if (chosen := self.choose(seen)) is not None:
+            request[_CHOSEN] = chosen
+        match self._take_fault() or chosen:
+            case Fault.REFUSE if request.transport is not None:
+                request.transport.abort()
+                raise _Gone
             case Fault.UNAUTHORISED:
                 return self.refusal(401, f"Incorrect API key provided: {given_key}")
             case Fault.THROTTLED:
@@ -308,9 +319,10 @@ class Answer:
 
     def _now(self) -> Fault | None:
         emulator = self._emulator
-        due = emulator.fault is not None and emulator.fault not in BEFORE and self._sent >= emulator.after
+        fault = emulator.fault or self._request.get(_CHOSEN)
+        due = fault is not None and fault not in BEFORE and self._sent >= emulator.after
         if self._failing is None and due and emulator.spend():
-            self._failing = emulator.fault
+            self._failing = fault
             if self._failing in {Fault.MALFORMED, Fault.UNKNOWN_TYPE}:
                 self._sent = 0  # again after as many messages
         return self._failing
