@@ -22,8 +22,10 @@ from trunkline.testing.nats_server import run_nats
 from trunkline.testing.twilio import Dial, Uttered, new_call_sid, place
 
 AGENT = """name = "restaurant"
+{lines}
 [limits]
 max_duration_s = {max_duration_s}
+{limits}
 [[tools]]
 name = "slow"
 timeout_s = 3.0
@@ -239,10 +241,10 @@ def edge_rig(nats, tmp_path):
     """Return a context manager that runs an edge with `environ` on top of the defaults, and its workers."""
 
     @contextlib.asynccontextmanager
-    async def running(*, max_duration_s=60.0, workers=("stt", "tts", "brain"), **environ):
+    async def running(*, max_duration_s=60.0, workers=("stt", "tts", "brain"), lines="", limits="", **environ):
         folder = tmp_path / "agents"
         folder.mkdir(exist_ok=True)
-        (folder / "restaurant.toml").write_text(AGENT.format(max_duration_s=max_duration_s))
+        (folder / "restaurant.toml").write_text(AGENT.format(max_duration_s=max_duration_s, lines=lines, limits=limits))
         environ = {
             "TRUNKLINE_NATS_URL": nats.url,
             "TRUNKLINE_AGENTS": str(folder),
