@@ -54,7 +54,7 @@ class Story:
     def tell(self, event: Told) -> list[Order]:
         self.now += 0.1
         if isinstance(event, TimerFired):
-            self.now = max(self.now, self.machine._due.get(event.timer, self.now))
+            self.now = max(self.now, self.machine.due.get(event.timer, self.now))
         orders = self.machine.handle(event, self.now)
         self.all += orders
         return orders
@@ -83,7 +83,7 @@ class Story:
         return self.stops(text)
 
     def thinks(self, *texts: str, failure: str = "") -> list[Order]:
-        thought = self.machine._thought
+        thought = self.machine.thought
         orders = []
         for text in texts:
             orders += self.tell(ThoughtCame(thought, text))
@@ -138,7 +138,7 @@ def test_the_callers_words_are_what_the_model_is_asked():
 def test_a_sentence_is_said_before_the_answer_is_complete():
     story = Story().greeted()
     story.caller_says("hello")
-    orders = story.tell(ThoughtCame(story.machine._thought, "Certainly. For which d"))
+    orders = story.tell(ThoughtCame(story.machine.thought, "Certainly. For which d"))
     assert texts(orders) == ["Certainly."]
 
 
@@ -205,6 +205,16 @@ def test_a_caller_who_goes_on_before_anything_was_heard_has_said_one_turn():
     assert [f.turn for f in facts(CallerSpoke, story.all)] == [1, 1]
 
 
+def test_of_an_answer_that_is_taken_back_nothing_is_remembered():
+    story = Story().greeted()
+    story.caller_says("a table for two")
+    story.thinks("For which day?")
+    story.starts()
+    think = of(Think, story.stops("on friday"))[0]
+    assert [message.text for message in think.messages] == ["Hello. How can I help?", "a table for two on friday"]
+    assert [fact.said for fact in facts(AgentSpoke, story.all)] == ["Hello. How can I help?"]
+
+
 def test_words_that_come_after_the_next_utterance_began_wait_for_it():
     story = Story().greeted()
     story.tell(SpeechStarted(epoch=1, utterance=1, onset_at=0))
@@ -269,7 +279,7 @@ def test_a_failed_answer_is_an_apology():
 
 
 def wants_tool(story: Story, text: str = "One moment.") -> list[Order]:
-    thought = story.machine._thought
+    thought = story.machine.thought
     orders = story.tell(ThoughtCame(thought, text)) if text else []
     orders += story.tell(ToolWanted(thought, ToolCall(id="t1", name="check", arguments="{}")))
     return orders + story.tell(ThoughtEnded(thought))
@@ -561,7 +571,7 @@ def test_speech_of_a_past_stt_worker_is_ignored():
 def test_an_answer_to_a_past_question_is_ignored():
     story = Story().greeted()
     story.caller_says("one")
-    old = story.machine._thought
+    old = story.machine.thought
     story.starts()
     story.stops("two")
     assert story.tell(ThoughtCame(old, "Old answer.")) == [Ignore("stale-thought")]

@@ -1,11 +1,9 @@
 """When hearing, thinking or speaking fails: nobody listens to a dead line, and nothing is said twice."""
 
+import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from services.brain.tests.test_conversation import Story, facts, of, texts
-from trunkline.brain.answer import Answer
+from services.brain.tests.test_conversation import Story, facts, of, texts, wants_tool
 from trunkline.brain.llm import AgentSaid, CallerSaid, ToolCall
 from trunkline.brain.moves import (
     EndCall,
@@ -21,10 +19,10 @@ from trunkline.brain.moves import (
     ToolWanted,
     Void,
 )
-from trunkline.brain.sentences import SentenceSplitter
 from trunkline.proto.agent import Agent, TurnTaking
 from trunkline.proto.events import AgentSpoke, CallerBargedIn
 from trunkline.proto.messages import (
+    DigitPressed,
     PlayoutCut,
     PlayoutFinished,
     PlayoutStarted,
@@ -63,7 +61,7 @@ def failed_turn(tale):
 
 
 def due(tale, timer="filler"):
-    return tale.machine._due.get(timer)
+    return tale.machine.due.get(timer)
 
 
 class TestFillers:
@@ -133,7 +131,7 @@ class TestFillers:
     def test_are_said_while_a_tool_runs(self):
         tale = story()
         tale.caller_says("book it")
-        thought = tale.machine._thought
+        thought = tale.machine.thought
         spoken = tale.tell(ThoughtCame(thought, "Let me see. "))
         spoken += tale.tell(ToolWanted(thought, ToolCall(id="t", name="book", arguments="{}")))
         assert of(RunTool, tale.tell(ThoughtEnded(thought)))
@@ -236,7 +234,7 @@ class TestSpeakingThatFails:
     def test_stops_the_model_and_gives_up_what_was_to_follow(self):
         tale = story()
         tale.caller_says("hello")
-        thought = tale.machine._thought
+        thought = tale.machine.thought
         first, second = of(Speak, tale.tell(ThoughtCame(thought, "One. Two. ")))
         ids = {"generation": first.generation, "utterance": first.utterance}
         orders = tale.tell(SpeakingFailed(epoch=1, **ids, instead="apology"))
@@ -314,102 +312,252 @@ def test_words_are_cut_where_the_voice_says_they_lie():
     assert facts(AgentSpoke, tale.all)[-1].heard == "Yes we"
 
 
-TEXT = st.text(alphabet="abc D.,!? \n5[E", max_size=400)
+class TestNobodyIsLeftInSilence:
+    def test_while_a_tool_runs_and_the_caller_coughs(self):
+        tale = story()
+        tale.caller_says("book it")
+        wants_tool(tale, text="")
+        tale.caller_says("")
+        assert tale.machine.state == "thinking"
+        assert due(tale) == pytest.approx(tale.now + 1.0)
+
+    def test_while_keys_were_pressed_and_the_end_of_the_words_never_comes(self):
+        tale = story()
+        tale.starts()
+        tale.tell(DigitPressed(digit="#", at=0))
+        tale.tell(TimerFired("keys"))
+        assert of(Think, tale.tell(TimerFired("silence")))
+
+    def test_by_a_filler_that_is_lost(self):
+        tale = story()
+        tale.caller_says("tell me")
+        tale.tell(TimerFired("filler"))
+        assert due(tale) < tale.now + 5
+        assert texts(tale.tell(TimerFired("filler"))) == ["Still here."]
+
+    def test_nor_spoken_to_twice_at_once_when_a_filler_is_long(self):
+        long = "One moment please, " * 10
+        tale = Story(Agent(name="a", turns=TurnTaking(fillers=(long,), filler_again_ms=2_000)))
+        tale.begin()
+        tale.caller_says("tell me")
+        (filler,) = of(Speak, tale.tell(TimerFired("filler")))
+        begins(tale, filler)
+        assert due(tale) > tale.now + len(long) / 14
+
+    def test_when_they_speak_over_an_agent_that_does_not_give_way_and_it_ends(self):
+        tale = Story(msgspec.structs.replace(AGENT, turns=msgspec.structs.replace(AGENT.turns, barge_in=False)))
+        tale.begin()
+        tale.hears(*of(Speak, tale.all))
+        tale.caller_says("one")
+        tale.starts()
+        tale.tell(WindUp(reason="x"))
+        assert texts(tale.stops("two")) == ["Time is up."]
 
 
-@settings(max_examples=300)
-@given(TEXT, st.lists(st.integers(1, 60), min_size=1, max_size=30))
-def test_pieces_put_together_are_the_sentences_a_whole_answer_would_have_been_cut_into(text, sizes):
-    answer, out, at, n = Answer(), [], 0, 0
-    while at < len(text):
-        out += answer.read(text[at : at + sizes[n % len(sizes)]])
-        at, n = at + sizes[n % len(sizes)], n + 1
-    out += answer.end()
-    sentences, open_sentence = [], ""
-    for said in out:
-        open_sentence += said.text
-        if not said.goes_on:
-            sentences.append(open_sentence)
-            open_sentence = ""
-    assert open_sentence == ""
-    whole = SentenceSplitter()
-    assert sentences == [*whole.feed(text), *whole.flush()]
+class TestAFiller:
+    def test_is_said_in_the_generation_of_the_answer(self):
+        tale = story()
+        tale.starts()
+        stopped(tale)
+        (filler,) = of(Speak, tale.tell(TimerFired("filler")))
+        tale.stops("tell me")
+        (answer,) = of(Speak, tale.thinks("Well."))
+        assert (answer.generation, answer.filler_at) == (filler.generation, 0)
+        assert answer.generation > of(Speak, tale.all)[0].generation
+
+    def test_that_nobody_can_speak_takes_down_the_turn_it_is_said_in(self):
+        tale = story()
+        tale.caller_says("tell me")
+        (filler,) = of(Speak, tale.tell(TimerFired("filler")))
+        tale.thinks("Well. ")
+        ids = {"generation": filler.generation, "utterance": filler.utterance}
+        tale.tell(SpeakingFailed(epoch=1, **ids, instead="apology"))
+        tale.tell(PlayoutFinished(**ids, heard_ms=900))
+        assert tale.machine.state == "listening"
+        spoke = facts(AgentSpoke, tale.all)[-1]
+        assert (spoke.said, spoke.heard) == ("Well.", "")
+
+    def test_is_not_due_as_soon_as_an_agent_that_did_not_give_way_falls_silent(self):
+        tale = Story(msgspec.structs.replace(AGENT, turns=msgspec.structs.replace(AGENT.turns, barge_in=False)))
+        spoken = tale.begin()
+        tale.caller_says("fine")
+        tale.now += 10
+        tale.hears(*spoken)
+        assert due(tale) == pytest.approx(tale.now + 1.0)
 
 
-STEPS = st.sampled_from(
-    [
-        "starts",
-        "stopped",
-        "stops",
-        "empty",
-        "failed",
-        "came",
-        "sentence",
-        "ended",
-        "broke",
-        "nobody",
-        "tool",
-        "done",
-        "hears",
-        "lost",
-        "filler",
-        "thought",
-        "silence",
-        "playout",
-        "wind",
-    ]
-)
+class TestASentenceInPieces:
+    BEGUN = "This is the beginning of a sen"
+
+    def begun(self):
+        tale = story()
+        tale.caller_says("tell me")
+        (piece,) = of(Speak, tale.tell(ThoughtCame(tale.machine.thought, self.BEGUN)))
+        assert piece.goes_on
+        return tale, piece
+
+    def test_is_one_utterance_and_is_remembered_whole(self):
+        tale, piece = self.begun()
+        (rest,) = of(Speak, tale.thinks("tence."))
+        assert (rest.utterance, rest.text, rest.goes_on) == (piece.utterance, " sentence.", False)
+        tale.hears(rest)
+        assert facts(AgentSpoke, tale.all)[-1].heard == "This is the beginning of a sentence."
+
+    def test_is_ended_when_the_answer_breaks_off(self):
+        tale, piece = self.begun()
+        end, apology = of(Speak, tale.thinks(failure="broke-off"))
+        assert (end.utterance, end.text, end.goes_on) == (piece.utterance, "", False)
+        assert apology.text == "Sorry?"
+
+    def test_is_ended_when_the_call_is_to_end(self):
+        tale, piece = self.begun()
+        (end,) = of(Speak, tale.tell(WindUp(reason="x")))
+        assert (end.utterance, end.text, end.goes_on) == (piece.utterance, "", False)
+
+    def test_is_not_late_while_it_is_being_written(self):
+        tale = story()
+        tale.caller_says("tell me")
+        first, _ = of(Speak, tale.tell(ThoughtCame(tale.machine.thought, f"First. {self.BEGUN}")))
+        tale.hears(first)
+        assert due(tale, "playout") is None
+        assert due(tale, "thought") is not None
+
+    def test_that_was_lost_with_one_before_it_is_said_again_and_goes_on(self):
+        tale = story()
+        tale.caller_says("tell me")
+        none, first, _ = of(Speak, tale.tell(ThoughtCame(tale.machine.thought, f"None. First. {self.BEGUN}")))
+        tale.hears(none)
+        again = of(Speak, tale.tell(TimerFired("playout")))
+        assert [(order.text, order.goes_on) for order in again] == [
+            ("First.", False),
+            ("This is the beginning of a", True),
+        ]
+        assert again[0].utterance > first.utterance
+        (rest,) = of(Speak, tale.thinks("tence."))
+        assert (rest.utterance, rest.text) == (again[1].utterance, " sentence.")
+        tale.hears(again[0], rest)
+        text = "None. First. This is the beginning of a sentence."
+        assert tale.machine.history.messages()[-1] == AgentSaid(text=text, heard=text)
+
+    def test_that_is_lost_again_is_given_up_with_the_rest_of_the_answer(self):
+        tale = story()
+        tale.caller_says("tell me")
+        thought = tale.machine.thought
+        none, *_ = of(Speak, tale.tell(ThoughtCame(thought, f"None. First. {self.BEGUN}")))
+        tale.hears(none)
+        tale.tell(TimerFired("playout"))
+        orders = tale.tell(TimerFired("playout"))
+        assert of(StopThinking, orders)
+        assert not of(Speak, orders)
+        assert tale.machine.state == "listening"
+        assert not of(Speak, tale.tell(ThoughtCame(thought, "tence.")))
+
+    def test_is_given_out_at_a_barge_in_as_far_as_it_was_heard(self):
+        tale, piece = self.begun()
+        ids = begins(tale, piece)
+        tale.starts()
+        tale.tell(PlayoutCut(**ids, heard_ms=400, total_ms=900, complete=False))
+        think = of(Think, tale.stops("stop"))[0]
+        assert think.messages[-2] == AgentSaid(text="This is the beginning of a", heard="This")
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(STEPS, max_size=60))
-def test_whatever_fails_no_answer_is_said_twice_and_nobody_waits_for_ever(steps):
-    tale = Story(AGENT)
-    tale.begin()
-    said, asked = 0, 0
-    for step in steps:
-        machine = tale.machine
-        thought = machine._thought
-        before = len(tale.all)
-        match step:
-            case "starts":
-                tale.starts()
-            case "stopped":
-                stopped(tale)
-            case "stops":
-                tale.stops("words")
-            case "empty":
-                tale.stops()
-            case "failed":
-                failed_turn(tale)
-            case "came":
-                tale.tell(ThoughtCame(thought, "some words and some more "))
-            case "sentence":
-                said += 1
-                tale.tell(ThoughtCame(thought, f"sentence number {said}. "))
-            case "ended" | "broke" | "nobody":
-                failure = {"ended": "", "broke": "broke-off", "nobody": "nobody"}[step]
-                tale.tell(ThoughtEnded(thought, failure))
-            case "tool":
-                asked += 1
-                tale.tell(ToolWanted(thought, ToolCall(id=f"t{asked}", name="t", arguments="{}")))
-            case "done":
-                for tool_call in sorted(machine._running):
-                    tale.tell(ToolDone(tool_call=tool_call, name="t", took_ms=1, result="{}"))
-            case "hears":
-                tale.hears(*of(Speak, tale.all)[-1:])
-            case "lost":
-                for spoken in of(Speak, tale.all)[-1:]:
-                    tale.tell(SpeakingFailed(epoch=1, generation=spoken.generation, utterance=spoken.utterance))
-            case "wind":
-                tale.tell(WindUp(reason="x"))
-            case _:
-                tale.tell(TimerFired(step))
-        for spoken in of(Speak, tale.all[before:]):
-            assert spoken.generation == machine.generation
-        waits = {"thinking": {"thought", "filler"}, "speaking": {"playout", "thought", "filler"}}.get(machine.state)
-        if waits is not None and not machine._running:
-            assert waits & machine._due.keys(), (machine.state, machine._due)
-    numbered = [order.text for order in of(Speak, tale.all) if order.text.startswith("sentence number")]
-    again = [text for text in set(numbered) if numbered.count(text) > 2]
-    assert not again
+class TestFailedTurnsInARow:
+    def test_are_counted_however_soon_the_caller_speaks_again(self):
+        tale = story()
+        for said in ("Sorry?", "Farewell."):
+            tale.caller_says("hello")
+            (spoken,) = of(Speak, tale.thinks(failure="nobody"))
+            assert spoken.text == said
+            begins(tale, spoken)
+
+    def test_are_not_in_a_row_if_an_answer_between_them_was_heard_in_part(self):
+        tale = story()
+        tale.caller_says("hello")
+        tale.hears(*tale.thinks(failure="nobody"))
+        tale.caller_says("hello")
+        begins(tale, of(Speak, tale.thinks("A long answer."))[0])
+        tale.caller_says("hello")
+        assert texts(tale.thinks(failure="nobody")) == ["Sorry?"]
+
+    def test_are_counted_when_only_their_beginnings_are_heard(self):
+        tale = story()
+        for _ in range(2):
+            tale.caller_says("hello")
+            spoken = tale.thinks("It is open. And the pri", failure="broke-off")
+            tale.hears(*spoken)
+        assert texts(spoken)[-1] == "Farewell."
+        assert of(EndCall, tale.all)
+
+    def test_are_counted_when_a_voice_is_silent_without_a_word(self):
+        tale = story()
+        for _ in range(2):
+            tale.caller_says("hello")
+            begins(tale, of(Speak, tale.thinks("Hi. ", "You."))[0])
+            assert texts(tale.tell(TimerFired("playout"))) == ["You."]
+            orders = tale.tell(TimerFired("playout"))
+        assert texts(orders) == ["Farewell."]
+
+    def test_are_told_to_the_caller_even_if_the_end_of_the_turn_came_first(self):
+        tale = story()
+        tale.caller_says("hello")
+        first, second = of(Speak, tale.thinks("One. ", "Two."))
+        tale.hears(first)
+        ids = {"generation": second.generation, "utterance": second.utterance}
+        tale.tell(PlayoutFinished(**ids, heard_ms=0))
+        assert tale.machine.state == "listening"
+        apology = tale.tell(SpeakingFailed(epoch=1, **ids))
+        assert texts(apology) == ["Sorry?"]
+        tale.hears(*apology)
+        tale.caller_says("hello")
+        first, second = of(Speak, tale.thinks("One. ", "Two."))
+        tale.hears(first)
+        ids = {"generation": second.generation, "utterance": second.utterance}
+        tale.tell(PlayoutFinished(**ids, heard_ms=0))
+        assert texts(tale.tell(SpeakingFailed(epoch=1, **ids))) == ["Farewell."]
+
+
+def test_what_tts_was_given_after_it_gave_up_is_void():
+    tale = story()
+    tale.caller_says("hello")
+    first, second = of(Speak, tale.thinks("One. ", "Two."))
+    ids = {"generation": first.generation, "utterance": first.utterance}
+    tale.tell(SpeakingFailed(epoch=1, **ids, instead="apology"))
+    orders = tale.tell(PlayoutFinished(**ids, heard_ms=900))
+    assert of(Void, orders)[0].generation > second.generation
+
+
+def test_a_tool_that_answers_after_its_turn_has_failed_is_remembered_and_no_model_asked():
+    tale = story()
+    tale.caller_says("book it")
+    (spoken,) = of(Speak, wants_tool(tale))
+    ids = {"generation": spoken.generation, "utterance": spoken.utterance}
+    tale.tell(SpeakingFailed(epoch=1, **ids, instead="apology"))
+    assert not of(Think, tale.tell(ToolDone(tool_call="t1", name="check", took_ms=1, result="{}")))
+    tale.tell(PlayoutFinished(**ids, heard_ms=900))
+    assert tale.machine.state == "listening"
+
+
+def test_a_greeting_the_edge_is_saying_is_given_its_time_and_not_said_again():
+    greeting = "Hello and welcome to the restaurant at the end of the line. What can I do for you tonight?"
+    tale = Story(msgspec.structs.replace(AGENT, greeting=greeting))
+    tale.tell(Opened(1, greeting=1))  # its beginning was told before anybody listened
+    assert due(tale, "playout") > tale.now + len(greeting) / 14
+    tale.tell(TimerFired("playout"))
+    assert not of(Speak, tale.all)
+    assert tale.machine.state == "listening"
+
+
+def test_a_last_sentence_that_was_cut_is_not_said_twice_in_full():
+    tale = story()
+    (last,) = of(Speak, tale.tell(WindUp(reason="x")))
+    ids = begins(tale, last)
+    tale.starts()
+    tale.tell(PlayoutCut(**ids, heard_ms=10, total_ms=900, complete=True))
+    (again,) = of(Speak, tale.stops("but"))
+    assert of(EndCall, tale.hears(again))[0].reason == "x"
+
+
+def begins(tale, spoken):
+    ids = {"generation": spoken.generation, "utterance": spoken.utterance}
+    tale.tell(PlayoutStarted(**ids, synthesised_at=tale.now, sent_at=tale.now))
+    return ids

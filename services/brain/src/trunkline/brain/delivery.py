@@ -7,6 +7,8 @@ the books of the turn that is being said. It does not know who has the floor.
 from collections.abc import Callable
 from typing import Final, Literal
 
+import msgspec
+
 from trunkline.brain.heard import Fate, Speaking, Utterance
 from trunkline.brain.history import History
 from trunkline.brain.measure import TurnTimes
@@ -44,36 +46,56 @@ class Delivery:
         """The moments of the turn that is being answered, until its first sound."""
         self.current: Speaking | None = None
         """The turn that is being said; one that was cut stays until its books are closed."""
+        self._closed: Speaking | None = None
         self._history = history
         self._speed = speed
         self._do: Callable[..., None] = do
         self._utterance = UtteranceId(0)
-        self._fillers: dict[UtteranceId, Fate] = {}
+        self._used = False
+        self._fillers: dict[UtteranceId, str] = {}
+
+    # --- what is said ----------------------------------------------------------------------------------------------
+
+    def open(self, generation: Generation) -> None:
+        """Begin above `generation`, which somebody has used."""
+        self.generation = generation
+        self._used = True
 
     def adopt(self, turn: TurnId, utterance: UtteranceId, text: str, at: float) -> None:
-        """Take over a turn that somebody else has begun to say, as `utterance` of the generation that is current."""
+        """Take over a turn that somebody else has said since `at`, as `utterance` of the generation that is current.
+
+        Whoever did so may have told its beginning before anybody of us listened.
+        """
         self._utterance = utterance
         current = self.begin(turn)
-        current.say(utterance, text, at)
+        self._history.agent_said(current.say(utterance, text, at))
+        current.started(current.utterances[-1], at)
         current.complete = True
-        self._history.agent_said(current.utterances[-1])
 
     def renew(self) -> None:
-        """Begin a generation: every turn of the agent's has one of its own."""
-        self.generation = Generation(self.generation + 1)
+        """Begin a generation, unless nothing but fillers was said in this one: every turn has one of its own."""
+        if self._used:
+            self._raise()
 
     def void(self, reason: Literal["barge-in", "resumed-turn", "overdue"], onset_at: float = 0.0) -> None:
         """Make all that was said so far void, wherever it is."""
-        self.renew()
+        self._raise()
         self._fillers.clear()
+        if self.current is not None:
+            self.current.shut()
         self._do(Void(self.generation, reason, onset_at), DisarmTimer("playout"))
+
+    def _raise(self) -> None:
+        self.generation = Generation(self.generation + 1)
+        self._used = False
 
     def begin(self, turn: TurnId) -> Speaking:
         """Begin to say a turn."""
         self.current = Speaking(turn, self.generation)
+        self._used = True
         return self.current
 
-    def say(self, turn: TurnId, text: str, at: float, *, goes_on: bool = False, filler_at: float = 0.0) -> None:
+    def say(self, turn: TurnId, text: str, at: float, *, goes_on: bool = False, filler_at: float = 0.0) -> Speaking:
         """Have a sentence said, or the next piece of it, as part of the turn under way if there is one."""
         current = self.current or self.begin(turn)
         last = current.utterances[-1] if current.utterances else None
@@ -84,14 +106,31 @@ class Delivery:
             last = current.say(self._utterance, text, at)
             self._history.agent_said(last)
         last.open = goes_on
+        self._used = True
         if self.times is not None:
             self.times.first_sentence(at)
         self._do(Speak(self.generation, last.id, text, goes_on, filler_at))
+        return current
+
+    def complete(self, end_reason: str | None) -> None:
+        """Nothing more comes in the turn under way: a sentence that is open ends here."""
+        current = self.current
+        if current is None:
+            return
+        if current.shut():
+            self._do(Speak(self.generation, current.utterances[-1].id, ""))
+        current.complete = True
+        current.end_reason = end_reason
 
     def fill(self, text: str) -> None:
-        """Say something that is no part of any turn, while one is awaited."""
+        """Say something that is no part of any turn, while one is awaited.
+
+        If the turn before is over, the filler is the first of the generation in which the awaited one is said.
+        """
+        if self.current is None:
+            self.renew()
         self._utterance = UtteranceId(self._utterance + 1)
-        self._fillers[self._utterance] = Fate.SAID
+        self._fillers[self._utterance] = text
         self._do(Speak(self.generation, self._utterance, text))
 
     @property
@@ -99,39 +138,45 @@ class Delivery:
         """Whether the caller hears, or is about to hear, a filler."""
         return bool(self._fillers)
 
-    def filled(self, event: PlayoutMessage) -> bool:
-        """Take in what the edge says of a filler; tell whether it was about one."""
-        if event.utterance not in self._fillers:
-            return False
+    # --- what became of it -----------------------------------------------------------------------------------------
+
+    def filled(self, event: PlayoutMessage) -> str | None:
+        """Take in what the edge says of a filler; return its text, or None when it was about something else."""
         if isinstance(event, PlayoutStarted):
-            self._fillers[event.utterance] = Fate.STARTED
-        else:
-            del self._fillers[event.utterance]
-        return True
+            return self._fillers.get(event.utterance)
+        return self._fillers.pop(event.utterance, None)
 
     def timed(self, event: WordsTimed) -> None:
         """Take in where the words of an utterance lie."""
         if self.current is not None and (utterance := self.current.find(event.utterance)) is not None:
             utterance.points += event.points
 
-    def unspoken(self, event: SpeakingFailed) -> bool:
-        """Take in that TTS could not speak an utterance, and drops what follows; tell whether that concerns the turn.
+    def unspoken(self, turn: TurnId, event: SpeakingFailed) -> Speaking | None:
+        """Take in that TTS could not speak an utterance, and drops what follows; return the turn that fails by that.
 
-        What is played in its place, if anything, is still awaited.
+        What is played in its place, if anything, is still awaited. A filler takes down the turn it was said in, since
+        what was to follow it is dropped as well.
         """
-        current = self.current
-        if current is None or event.generation != self.generation:
-            return False
-        failing = current.find(event.utterance)
-        if failing is None:
-            return False
-        failing.lost = current.failed = current.complete = True
-        current.apologised = current.apologised or event.instead == "apology"
-        for utterance in current.utterances:
-            if utterance.id > event.utterance:
-                utterance.lost = True
-                current.cut(utterance, 0, 0, complete=True)
-        return True
+        if event.generation != self.generation:
+            return None
+        if event.utterance in self._fillers:
+            del self._fillers[event.utterance]
+            current = self.current or self.begin(turn)
+            current.insert(event.utterance)
+        elif self.current is not None and self.current.find(event.utterance) is not None:
+            current = self.current
+        else:
+            return None
+        current.lose(event.utterance)
+        return current
+
+    def unspoken_after_all(self, event: SpeakingFailed) -> Speaking | None:
+        """Return the turn whose books were closed last, if `event` is about it: its end was told sooner."""
+        closed = self._closed
+        if closed is None or event.generation != self.generation or closed.find(event.utterance) is None:
+            return None
+        self._closed = None
+        return closed
 
     @property
     def done(self) -> bool:
@@ -161,39 +206,44 @@ class Delivery:
                 self._do(Emit(fact))
 
     def watch(self, at: float) -> None:
-        """Wait for marks, but not for ever: for TTS to begin with what it was given, or for the carrier to end."""
-        if self.current is None or self.current.settled:
+        """Wait for marks, but not for ever: for TTS to begin with what it was given, or for the carrier to end.
+
+        A sentence that is still being written is not late: how long the model may take is no matter of the mouth's.
+        """
+        current = self.current
+        coming = [] if current is None else [utterance for utterance in current.coming if not utterance.open]
+        if current is None or not coming:
             self._do(DisarmTimer("playout"))
             return
-        playing_s = self.current.playing_s() / self._speed
-        waiting = bool(self.current.waiting)
+        playing_s = current.playing_s() / self._speed
+        waiting = any(utterance.fate is Fate.SAID for utterance in coming)
         late_s = playing_s + START_SLACK_S if waiting else PLAYOUT_FACTOR * playing_s + PLAYOUT_SLACK_S
         self._do(ArmTimer("playout", at + late_s))
 
-    def overdue(self) -> list[str]:
-        """Give up waiting; return the sentences that were lost before they began to play.
+    def overdue(self) -> list[Utterance]:
+        """Give up waiting; return copies of the sentences that were lost before they began to play.
 
         What did begin is taken as heard. Whatever of it all may still come is void: it would be spoken over what
-        follows. What was lost once is not returned when it is lost again.
+        follows. What was lost once is not returned when it is lost again, nor is what no voice could say.
         """
         current = self.current
         self._do(Ignore("playout-overdue"))
+        lost = [] if current is None or current.again or current.failed else current.waiting
+        copies = [msgspec.structs.replace(utterance) for utterance in lost]
         self.void("overdue")
-        if current is None:
-            return []
-        lost = current.waiting
-        for utterance in current.coming:
-            if utterance in lost:
+        for utterance in current.coming if current is not None else []:
+            if current is not None and utterance.fate is Fate.SAID:
                 current.cut(utterance, 0, 0, complete=True)
-            else:
+            elif current is not None:
                 current.finished(utterance)
-        return [] if current.again else [utterance.text for utterance in lost]
+        return copies
 
-    def close(self, at: float, *, interrupted: bool) -> None:
-        """Close the books on the turn."""
+    def close(self, at: float, *, interrupted: bool) -> Speaking | None:
+        """Close the books on the turn; return it."""
         current, self.current = self.current, None
-        if current is None or not current.utterances:
-            return
+        if current is None or not current.said:
+            return current
+        self._closed = current
         current.close()
         fact = AgentSpoke(
             turn=current.turn,
@@ -205,3 +255,4 @@ class Delivery:
             ended_at=at,
         )
         self._do(Emit(fact))
+        return current

@@ -73,9 +73,10 @@ def heard_words(text: str, heard_ms: int, total_ms: int, *, complete: bool) -> s
     return " ".join(kept)
 
 
-def _weight(text: str) -> int:
-    """Return how many letters `text` counts for: a digit, a sign or a character of another script is a word or so."""
-    return sum(1 if character.isascii() and (character.isalpha() or character.isspace()) else 5 for character in text)
+def spoken_s(text: str) -> float:
+    """Return how long `text` may take to say at the usual pace; a digit, a sign or a foreign letter is a word or so."""
+    plain = sum(character.isascii() and (character.isalpha() or character.isspace()) for character in text)
+    return (plain + 5 * (len(text) - plain)) / CHARACTERS_PER_S
 
 
 class Speaking:
@@ -96,12 +97,38 @@ class Speaking:
         """Whether it is a model's answer, and not a sentence of ours."""
         self.failed = False
         """Whether no provider could do its part."""
-        self.apologised = False
+        self.owes_a_word = False
+        """Whether the caller is still to be told that it failed."""
+        self.given_up = False
+        """Whether sentences of it were given to TTS that nobody waits for any more."""
 
     def say(self, utterance: UtteranceId, text: str, at: float) -> Utterance:
         """Add a sentence."""
         self.utterances.append(Utterance(id=utterance, text=text, said_at=at))
         return self.utterances[-1]
+
+    def insert(self, utterance: UtteranceId) -> None:
+        """Add what was said in the midst of it and is no part of it: a filler that could not be spoken."""
+        self.utterances.append(Utterance(id=utterance, text="", said_at=0.0))
+        self.utterances.sort(key=lambda known: known.id)
+
+    def shut(self) -> bool:
+        """No more of its last sentence comes; return whether more was to come."""
+        open_last = bool(self.utterances) and self.utterances[-1].open
+        if open_last:
+            self.utterances[-1].open = False
+        return open_last
+
+    def lose(self, failing: UtteranceId) -> None:
+        """No voice can say `failing`, and nothing that follows it is said; some other sound may be played for it."""
+        self.failed = self.complete = True
+        self.shut()
+        for utterance in self.utterances:
+            if utterance.id >= failing and utterance in self.coming:
+                utterance.lost = True
+                if utterance.id > failing:
+                    self.given_up = True
+                    self.cut(utterance, 0, 0, complete=True)
 
     def find(self, utterance: UtteranceId) -> Utterance | None:
         """Return the utterance of that id, or None when it is not of this turn."""
@@ -159,7 +186,7 @@ class Speaking:
     @property
     def said(self) -> str:
         """All that was meant to be heard."""
-        return " ".join(u.text for u in self.utterances)
+        return " ".join(u.text for u in self.utterances if u.text)
 
     @property
     def heard(self) -> str:
@@ -168,12 +195,15 @@ class Speaking:
 
     @property
     def unheard(self) -> list[str]:
-        """The sentences to say again if the turn was cut for nothing: from the one that was cut."""
-        return [u.text for u in self.utterances if u.fate is not Fate.FINISHED]
+        """The sentences to say again if the turn was cut for nothing: from the one that was cut.
+
+        What no voice could say is not among them.
+        """
+        return [u.text for u in self.utterances if u.fate is not Fate.FINISHED and not u.lost]
 
     def playing_s(self) -> float:
         """Return how long what the carrier has may take to play, at the usual pace."""
-        return sum(_weight(u.text) for u in self.utterances if u.fate is Fate.STARTED) / CHARACTERS_PER_S
+        return sum(spoken_s(u.text) for u in self.utterances if u.fate is Fate.STARTED)
 
 
 class Passage:

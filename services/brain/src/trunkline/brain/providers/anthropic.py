@@ -6,10 +6,9 @@ what stands in them is read here, by type, because the SDK takes an event it doe
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from typing import Final
 
 import anthropic
 import anthropic.resources.messages  # the SDK would import these in the midst of the first call
@@ -17,31 +16,14 @@ import anthropic.resources.models
 import httpx2
 import msgspec
 
-from trunkline.brain.llm import (
-    AgentSaid,
-    CallerSaid,
-    Finished,
-    LlmCapabilities,
-    LlmDelta,
-    LlmRequest,
-    LlmStream,
-    Message,
-    SystemNote,
-    TextDelta,
-    ToolAnswered,
-    ToolAsked,
-    ToolCall,
-    Usage,
-)
+from trunkline.brain.llm import LlmCapabilities, LlmDelta, LlmRequest, LlmStream
+from trunkline.brain.providers.anthropic_wire import DEFAULT_MODEL, Fault, Reading, body_of, event_of
 from trunkline.proto.agent import Llm, Tool
-from trunkline.proto.ids import ToolCallId
 from trunkline.providers import keys
-from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Throttled, Transient, of_status
+from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Transient, of_status
 
 log = logging.getLogger("trunkline.brain.providers.anthropic")
 
-DEFAULT_MODEL: Final = "claude-haiku-5-5"
-DEFAULT_MAX_TOKENS: Final = 1_024
 LONGEST_ANSWER: Final = 4_000_000
 """Characters of events; whatever goes on longer is no answer to a caller."""
 OPTIONS: Final[Mapping[str, type | tuple[str, ...]]] = {
@@ -103,13 +85,14 @@ class AnthropicLlm:
         """
         self.check(request.llm, request.tools)
         client = self._client()
+        key = client.api_key or ""
         try:
-            asking = client.messages.with_streaming_response.create(stream=True, **_body(request))
-            async with asking as response, aclosing(_deltas(response.http_response)) as deltas:
+            asking = client.messages.with_streaming_response.create(stream=True, **body_of(request))
+            async with asking as response, aclosing(_deltas(response.http_response, key)) as deltas:
                 async for delta in deltas:
                     yield delta
         except _RAISED as error:
-            raise _meant(error, client.api_key or "") from None  # the library's own text may quote the key
+            raise _meant(error, key) from None  # the library's own text may quote the key
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -139,120 +122,6 @@ class AnthropicLlm:
         return self._clients[account]
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
-
-_BEGINS: Final = "(the call begins)"
-_WORDLESS: Final = "(the caller made a sound without words)"
-_SILENT: Final = "(the caller says nothing)"
-_RUNNING: Final = "(no answer yet)"
-_NO_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-def _body(request: LlmRequest) -> dict[str, Any]:
-    llm = request.llm
-    model = llm.model or DEFAULT_MODEL
-    body: dict[str, Any] = {
-        "model": model,
-        "max_tokens": llm.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": messages_of(request.messages),
-    }
-    if request.prompt.strip():
-        system: dict[str, Any] = {"type": "text", "text": request.prompt}
-        if llm.options.get("cache") is not False:
-            system["cache_control"] = {"type": "ephemeral"}  # tools come before it, so they are kept with it
-        body["system"] = [system]
-    if request.tools:
-        body["tools"] = [
-            {
-                "name": tool.name,
-                "description": tool.description,
-                "input_schema": tool.parameters or {"type": "object", "properties": {}},
-            }
-            for tool in request.tools
-        ]
-    thinking = llm.options.get("thinking")
-    if thinking is None and ("haiku" in model or "sonnet" in model):
-        thinking = "disabled"  # of a caller's waiting; the other families refuse to be told so
-    if thinking is not None:
-        body["thinking"] = {"type": thinking}
-    if (effort := llm.options.get("effort")) is not None:
-        body["output_config"] = {"effort": effort}
-    return body | {name: llm.options[name] for name in ("service_tier", "speed") if llm.options.get(name) is not None}
-
-
-def messages_of(history: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Return `history` as messages: roles alternate, the caller's first and last, and every tool use has its result.
-
-    A tool that was asked for and has not answered is said to run still. Tools asked for in a row are one message's.
-    """
-    turns: list[dict[str, Any]] = []
-    answers = {message.tool_call: message for message in history if isinstance(message, ToolAnswered)}
-    asked = {message.tool_call for message in history if isinstance(message, ToolAsked)}
-    group: list[ToolAsked] = []
-
-    def add(role: Literal["user", "assistant"], *blocks: dict[str, Any]) -> None:
-        if not turns and role == "assistant":
-            turns.append({"role": "user", "content": [_text(_BEGINS)]})
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": [*blocks]})
-
-    def add_group() -> None:
-        if group:
-            add("assistant", *map(_tool_use, group))
-            add("user", *(_tool_result(use.tool_call, answers.get(use.tool_call)) for use in group))
-            group.clear()
-
-    for message in history:
-        if not isinstance(message, ToolAsked):
-            add_group()
-        match message:
-            case CallerSaid(text=text):
-                add("user", _text(text.strip() or _WORDLESS))
-            case AgentSaid(heard=heard) if heard.strip():
-                add("assistant", _text(heard.strip()))
-            case SystemNote(text=text) if text.strip():
-                add("user", _text(f"[{text.strip()}]"))
-            case ToolAsked():
-                group.append(message)
-            case ToolAnswered(tool_call=tool_call, name=name) if tool_call not in asked:
-                add("user", _text(f"[{name}: {message.error or message.result}]"))
-            case _:
-                pass
-    add_group()
-    if not turns:
-        add("user", _text(_BEGINS))
-    elif turns[-1]["role"] == "assistant":
-        add("user", _text(_SILENT))
-    return turns
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _id(tool_call: ToolCallId) -> str:
-    return _NO_ID.sub("_", tool_call)  # it may be another provider's
-
-
-def _tool_use(asked: ToolAsked) -> dict[str, Any]:
-    try:
-        arguments = msgspec.json.decode(asked.arguments or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
-        arguments = {"text": asked.arguments}
-    return {"type": "tool_use", "id": _id(asked.tool_call), "name": asked.name, "input": arguments}
-
-
-def _tool_result(tool_call: ToolCallId, answered: ToolAnswered | None) -> dict[str, Any]:
-    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _id(tool_call)}
-    if answered is None:
-        return result | {"content": _RUNNING}
-    if answered.error:
-        return result | {"content": answered.error, "is_error": True}
-    return result | {"content": answered.result}
-
-
 def _check_option(name: str, value: object) -> None:
     if name not in OPTIONS:
         raise Misconfigured(f"llm.options.{name}", f"no such option; there are {', '.join(sorted(OPTIONS))}")
@@ -264,155 +133,25 @@ def _check_option(name: str, value: object) -> None:
         raise Misconfigured(f"llm.options.{name}", f"expected {known.__name__}")
 
 
-# --- what comes back --------------------------------------------------------------------------------------------------
-
-
-class _Usage(msgspec.Struct):
-    """Counts so far; None where an event leaves one out."""
-
-    input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-class _Kind(msgspec.Struct):
-    type: str
-
-
-class _MessageOpened(msgspec.Struct):
-    usage: _Usage = msgspec.field(default_factory=_Usage)
-
-
-class _Block(msgspec.Struct):
-    type: str
-    id: str = ""
-    name: str = ""
-    text: str = ""
-
-
-class _BlockDelta(msgspec.Struct):
-    type: str
-    text: str = ""
-    partial_json: str = ""
-
-
-class _Stop(msgspec.Struct):
-    stop_reason: str | None = None
-
-
-class _Fault(msgspec.Struct):
-    type: str = ""
-    message: str = ""
-
-
-class _MessageStart(msgspec.Struct, tag_field="type", tag="message_start"):
-    message: _MessageOpened
-
-
-class _BlockStart(msgspec.Struct, tag_field="type", tag="content_block_start"):
-    index: int
-    content_block: _Block
-
-
-class _BlockGoesOn(msgspec.Struct, tag_field="type", tag="content_block_delta"):
-    index: int
-    delta: _BlockDelta
-
-
-class _BlockStop(msgspec.Struct, tag_field="type", tag="content_block_stop"):
-    index: int
-
-
-class _MessageDelta(msgspec.Struct, tag_field="type", tag="message_delta"):
-    delta: _Stop
-    usage: _Usage = msgspec.field(default_factory=_Usage)
-
-
-class _MessageStop(msgspec.Struct, tag_field="type", tag="message_stop"):
-    pass
-
-
-class _ErrorEvent(msgspec.Struct, tag_field="type", tag="error"):
-    error: _Fault
-
-
-_Event = _MessageStart | _BlockStart | _BlockGoesOn | _BlockStop | _MessageDelta | _MessageStop | _ErrorEvent
-_KNOWN: Final = frozenset(
-    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"}
-    | {"message_stop", "error"}
-)
-_kind: Final = msgspec.json.Decoder(_Kind)
-_event: Final[msgspec.json.Decoder[_Event]] = msgspec.json.Decoder(_Event)
-_REASONS: Final[Mapping[str | None, Literal["stop", "tool-calls", "length", "refused"]]] = {
-    "tool_use": "tool-calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refused",
-}
-
-
-async def _deltas(response: httpx2.Response) -> AsyncGenerator[LlmDelta, None]:
+async def _deltas(response: httpx2.Response, key: str) -> AsyncGenerator[LlmDelta, None]:
     """Yield what the events of `response` mean; it is read to its end, so that its connection is kept."""
-    tools: dict[int, tuple[_Block, list[str]]] = {}
-    usage = _Usage()
-    reason: str | None = None
-    stopped = False
+    reading = Reading()
     left = LONGEST_ANSWER
     async for sse in anthropic.AsyncStream.raw_events(response):
         left -= len(sse.data)
         if left < 0:
             raise Transient("the answer has no end", "malformed")
-        if not sse.data or stopped or _kind.decode(sse.data).type not in _KNOWN:
+        event = event_of(sse.data) if sse.data else None
+        if event is None:
             continue
-        match _event.decode(sse.data):
-            case _MessageStart(message=message):
-                _count(usage, message.usage)
-            case _BlockStart(index=index, content_block=block) if block.type == "tool_use":
-                tools[index] = (block, [])
-            case _BlockStart(content_block=block) if block.type == "text" and block.text:
-                yield TextDelta(block.text)
-            case _BlockGoesOn(delta=delta) if delta.type == "text_delta":
-                if delta.text:
-                    yield TextDelta(delta.text)
-            case _BlockGoesOn(index=index, delta=delta) if delta.type == "input_json_delta" and index in tools:
-                tools[index][1].append(delta.partial_json)
-            case _BlockStop(index=index) if index in tools:
-                yield _tool_call(*tools.pop(index))
-            case _MessageDelta(delta=stop, usage=counts):
-                _count(usage, counts)
-                reason = stop.stop_reason
-            case _MessageStop():
-                stopped = True
-            case _ErrorEvent(error=fault):
-                raise _of_fault(fault)
-            case _:
-                pass
-    if not stopped:
+        if event.type == "error":
+            raise _of_fault(event.error, key)
+        if (delta := reading.take(event)) is not None:
+            yield delta
+    if not reading.stopped:
         raise Transient("the answer ended before its end", "dropped")
-    yield Finished(reason=_REASONS.get(reason, "stop"), usage=_total(usage))
+    yield reading.finished
 
-
-def _tool_call(block: _Block, pieces: list[str]) -> ToolCall:
-    if not block.id or not block.name:
-        raise Transient("a tool use without id or name", "malformed")
-    return ToolCall(id=ToolCallId(block.id), name=block.name, arguments="".join(pieces) or "{}")
-
-
-def _count(usage: _Usage, counts: _Usage) -> None:
-    """Take over `counts`, which are cumulative."""
-    for name in usage.__struct_fields__:
-        if (count := getattr(counts, name)) is not None:
-            setattr(usage, name, count)
-
-
-def _total(usage: _Usage) -> Usage:
-    cached = usage.cache_read_input_tokens or 0
-    fresh = (usage.input_tokens or 0) + (usage.cache_creation_input_tokens or 0)  # the API counts these apart
-    return Usage(input_tokens=fresh + cached, cached_tokens=cached, output_tokens=usage.output_tokens or 0)
-
-
-# --- what goes wrong --------------------------------------------------------------------------------------------------
 
 _STATUSES: Final = {
     "invalid_request_error": 400,
@@ -424,13 +163,12 @@ _STATUSES: Final = {
 }
 
 
-def _of_fault(fault: _Fault) -> ProviderError:
+def _of_fault(fault: Fault, key: str) -> ProviderError:
     """Return what an error told in the midst of an answer stands for; its HTTP status was 200."""
-    text = f"{fault.type}: {fault.message}"
-    return Throttled(text) if fault.type == "rate_limit_error" else of_status(_STATUSES.get(fault.type, 500), text)
+    return of_status(_STATUSES.get(fault.type, 500), keys.without_key(f"{fault.type}: {fault.message}", key))
 
 
-def _meant(error: Exception, key: str) -> Exception:
+def _meant(error: Exception, key: str) -> ProviderError:
     """Return what `error` of the libraries means; of a refusal only its message is kept, which quotes no input."""
     if isinstance(error, anthropic.APIStatusError):
         text = f"HTTP {error.status_code}" + (f": {error.api_message}" if isinstance(error.api_message, str) else "")
@@ -444,6 +182,8 @@ def _meant(error: Exception, key: str) -> Exception:
             return Transient("no answer", "stall")
         case httpx2.RemoteProtocolError() if "disconnected" not in str(error) and "peer closed" not in str(error):
             return Transient("the answer is no HTTP", "malformed")
+        case httpx2.LocalProtocolError() | UnicodeEncodeError():
+            return Rejected(f"the request cannot be made: {type(error).__name__}")
         case httpx2.TransportError() | httpx2.StreamError():
             return Transient("the connection broke", "dropped")
         case httpx2.DecodingError() | anthropic.APIError() | msgspec.DecodeError() | UnicodeDecodeError():

@@ -8,24 +8,21 @@ read whole (streamed words of an utterance that is over come no earlier to any u
 
 import asyncio
 import io
-import logging
 import math
 import wave
 from collections.abc import Mapping
 from typing import Final
 
-import httpx2
 import msgspec
 import openai
 
 from trunkline.proto.agent import Option, Stt
 from trunkline.proto.ids import UtteranceId
-from trunkline.providers import keys
-from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Transient, of_status
+from trunkline.providers.endpoints import account_of
+from trunkline.providers.errors import Misconfigured, ProviderError, Transient
+from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, warm
 from trunkline.stt.provider import Billed, Failed, OnHeard, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
-
-log = logging.getLogger("trunkline.stt.providers.openai")
 
 RATE_HZ: Final = 8_000
 LONGEST_S: Final = 60
@@ -34,15 +31,9 @@ DEFAULT_MODEL: Final = "gpt-4o-mini-transcribe"
 """OpenAI shuts it down on 2027-02-26, with gpt-4o-transcribe and whisper-1; gpt-transcribe follows."""
 _KEYWORD_MODELS: Final = "gpt-transcribe"
 """Models that take key terms and languages as lists; others take one language and a prompt."""
-_ADDRESS: Final = "https://api.openai.com/v1"
-_TIMEOUT: Final = openai.Timeout(600, connect=60)  # whoever asks has shorter ones
 _WARM_S: Final = 5.0
-_NO_KEY: Final = "no-key-needed"  # given none, the SDK would send this process's OPENAI_API_KEY to any server
 _CLOSE_S: Final = 0.5
 _LONGEST_ANSWER_BYTES: Final = 1_000_000
-# The library's own 5 s would close the connection between two utterances of a conversation.
-_LIMITS: Final = httpx2.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
-_RAISED: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, ValueError)
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -102,8 +93,8 @@ class OpenAiStream:
     async def _ask(self, utterance: UtteranceId, pcm: bytes) -> None:
         try:
             answer = await self._words(pcm)
-        except _RAISED as error:
-            self._tell(Failed(utterance, _meant(error, self._client.api_key)))
+        except RAISED as error:
+            self._tell(Failed(utterance, meant(error, self._client.api_key)))
         except ProviderError as error:
             self._tell(Failed(utterance, error))
         else:
@@ -152,7 +143,7 @@ class OpenAiProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._clients: dict[tuple[str, str], openai.AsyncOpenAI] = {}
+        self._clients = Clients()
 
     def account(self, stt: Stt) -> tuple[str, str]:
         """Return the address `stt` asks at, and the key.
@@ -162,12 +153,7 @@ class OpenAiProvider:
         """
         if stt.endpoint:
             raise Misconfigured("stt.endpoint", "the provider openai has one only; openai-compatible has others")
-        try:
-            return keys.address_of("openai", self._environ, _ADDRESS), keys.key_of("openai", self._environ)
-        except keys.MissingKey as error:
-            raise Misconfigured(error.variable, str(error)) from error
-        except keys.BadAddress as error:
-            raise Misconfigured("OPENAI_BASE_URL", str(error)) from error
+        return own_account(self._environ)
 
     def check(self, stt: Stt) -> None:
         """See `SttProvider.check`.
@@ -184,14 +170,10 @@ class OpenAiProvider:
     async def warm(self, stt: Stt) -> None:
         """Open a connection, by asking about the model: any answer will do."""
         try:
-            models = self._client(stt).models.with_streaming_response
-            async with asyncio.timeout(_WARM_S), models.retrieve(stt.model or DEFAULT_MODEL) as response:
-                async for _ in response.iter_bytes():
-                    pass  # a connection is kept once its answer is read
+            client = self._client(stt)
         except Misconfigured:
-            pass  # told by `check`, and again by `open`
-        except (*_RAISED, TimeoutError) as error:
-            log.debug("warming had no answer to like", extra={"provider": stt.provider, "error": type(error).__name__})
+            return  # told by `check`, and again by `open`
+        await warm(client, stt.model or DEFAULT_MODEL, _WARM_S)
 
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear.
@@ -204,24 +186,10 @@ class OpenAiProvider:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        while self._clients:
-            _, client = self._clients.popitem()
-            await client.close()
+        await self._clients.aclose()
 
     def _client(self, stt: Stt) -> openai.AsyncOpenAI:
-        address, key = account = self.account(stt)
-        if account not in self._clients:
-            client = self._clients[account] = openai.AsyncOpenAI(
-                base_url=address,
-                api_key=key or _NO_KEY,
-                max_retries=0,
-                timeout=_TIMEOUT,
-                # A redirect would hand the caller's voice to a host that nobody named.
-                http_client=openai.DefaultAsyncHttpxClient(limits=_LIMITS, follow_redirects=False),
-            )
-            if stt.endpoint:  # the SDK takes these from the process's environment, whoever is asked
-                client.organization = client.project = None
-        return self._clients[account]
+        return self._clients.of(*self.account(stt), compatible=bool(stt.endpoint))
 
 
 class CompatibleProvider(OpenAiProvider):
@@ -233,19 +201,7 @@ class CompatibleProvider(OpenAiProvider):
         Raises:
             Misconfigured: there is none.
         """
-        if not stt.endpoint:
-            raise Misconfigured("stt.endpoint", "needed: which of the compatible servers")
-        variable = keys.variable_of(stt.endpoint, "BASE_URL")
-        if not self._environ.get(variable, "").strip():
-            raise Misconfigured(variable, f"not set: the endpoint {stt.endpoint} is nowhere")
-        try:
-            address = keys.address_of(stt.endpoint, self._environ, "")
-        except keys.BadAddress as error:
-            raise Misconfigured(variable, str(error)) from error
-        try:
-            return address, keys.key_of(stt.endpoint, self._environ)
-        except keys.MissingKey:
-            return address, ""
+        return account_of(stt.endpoint, self._environ, "stt")
 
     def check(self, stt: Stt) -> None:
         """See `SttProvider.check`.
@@ -282,26 +238,3 @@ def _seconds(usage: object, sent_s: float) -> float:
     seconds = usage.get("seconds") if isinstance(usage, dict) else None
     fine = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
     return float(seconds) if fine and seconds is not None else sent_s
-
-
-def _meant(error: Exception, key: str) -> ProviderError:
-    """Return what `error` of the libraries means; of a refusal only its message is kept, which quotes no input."""
-    if isinstance(error, openai.APIStatusError):
-        said = error.body.get("message") if isinstance(error.body, dict) else None
-        text = f"HTTP {error.status_code}" + (f": {said}" if isinstance(said, str) else "")
-        return of_status(error.status_code, keys.without_key(text, key), error.response.headers.get("retry-after"))
-    if isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    match error:
-        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.PoolTimeout():
-            return Transient("no connection", "connect")
-        case httpx2.TimeoutException():
-            return Transient("no answer", "stall")
-        case httpx2.RemoteProtocolError() if "disconnected" not in str(error) and "peer closed" not in str(error):
-            return Transient("the answer is no HTTP", "malformed")
-        case httpx2.TransportError() | httpx2.StreamError():
-            return Transient("the connection broke", "dropped")
-        case httpx2.DecodingError() | openai.APIError():
-            return Transient("the answer cannot be read", "malformed")
-        case _:
-            return Rejected(f"the request cannot be made: {type(error).__name__}")
