@@ -78,8 +78,10 @@ class TestABadFile:
             ),
             (
                 "[limits]\nzzz = 1",
-                "limits.zzz: unknown key; known here: max_cost_usd, max_duration_s, max_failed_turns, "
-                "max_tool_calls_per_turn",
+                (
+                    "limits.zzz: unknown key; known here: max_cost_usd, max_duration_s, max_failed_turns, "
+                    "max_tool_calls_per_turn"
+                ),
             ),
             ("[[tools]]\nname='a'\ntimeout = 1", "tools[0].timeout: unknown key; did you mean timeout_s?"),
             ("[turns]\nbarge_in = 'yes'", "turns.barge_in: expected bool, got str"),

@@ -138,6 +138,14 @@ def test_a_tool_without_an_answer_is_a_bad_request():
     asking(story)
 
 
+def test_tools_side_by_side_without_any_tool_are_a_bad_request():
+    async def story(_, client):
+        with pytest.raises(openai.BadRequestError, match="parallel_tool_calls"):
+            await client.chat.completions.create(model="m", messages=[CALLER], parallel_tool_calls=False)
+
+    asking(story)
+
+
 def test_what_was_read_before_is_cached():
     async def story(_, client):
         long = [{"role": "system", "content": "You answer the telephone. " * 20}, CALLER]

@@ -182,6 +182,54 @@ def test_the_model_is_shown_what_was_heard_and_questions_are_never_without_an_an
 
 
 @BOTH
+def test_a_tool_asked_for_after_an_answer_is_not_shown_as_asked_for_before_it(provider):
+    def asked(own):
+        return ToolAsked(tool_call=ToolCallId(own), name=own, arguments="{}")
+
+    def answered(own):
+        return ToolAnswered(tool_call=ToolCallId(own), name=own, result="1")
+
+    unheard = AgentSaid(text="One moment.", heard="")
+    history = (CallerSaid(text="A table"), asked("a"), answered("a"), unheard, asked("b"), answered("b"))
+
+    async def story(talk):
+        await talk.answer(*history)
+        told = talk.emulator.asked[0].history[2:]
+        assert [(said.who, said.tool) for said in told] == [
+            ("tool-asked", "a"),
+            ("tool-answered", "a"),
+            ("tool-asked", "b"),
+            ("tool-answered", "b"),
+        ]
+
+    talking(story, provider=provider)
+
+
+@BOTH
+@pytest.mark.parametrize("prompt", ["Be brief.", ""])
+def test_a_model_can_be_asked_before_anybody_was_heard(provider, prompt):
+    async def story(talk):
+        unheard = AgentSaid(text="Welcome", heard="")
+        assert text_of(await talk.answer(unheard, prompt=prompt))
+        assert talk.emulator.asked[0].history[-1].who == "caller"
+
+    talking(story, provider=provider)
+
+
+@BOTH
+def test_tools_side_by_side_are_only_spoken_of_where_there_are_tools(provider):
+    llm = Llm(provider=provider, options={"parallel_tool_calls": False})
+
+    async def story(talk):
+        await talk.answer(tools=(CLOCK,))
+        assert talk.emulator.bodies[0]["parallel_tool_calls"] is False
+        assert text_of(await talk.answer())
+        assert "parallel_tool_calls" not in talk.emulator.bodies[1]
+
+    talking(story, provider=provider, llm=llm)
+
+
+@BOTH
 def test_an_answer_may_be_empty(provider):
     async def story(talk):
         assert [type(delta) for delta in await talk.answer()] == [Finished]
@@ -237,6 +285,7 @@ def test_settings_of_the_agent_are_sent(provider):
         (Llm(provider="openai", options={"top_p": "high"}), "llm.options.top_p"),
         (Llm(provider="openai", options={"seed": True}), "llm.options.seed"),
         (Llm(provider="openai", options={"top_k": 4}), "llm.options.top_k"),
+        (Llm(provider="openai", options={"thinking": "disabled"}), "llm.options.thinking"),
         (Llm(provider="openai", endpoint="groq"), "llm.endpoint"),
         (Llm(provider="openai-responses", options={"seed": 4}), "llm.options.seed"),
         (Llm(provider="openai-responses", endpoint="groq"), "llm.endpoint"),
@@ -295,6 +344,17 @@ def test_a_compatible_server_without_a_key_is_not_sent_ours():
     talking(story, provider="openai-compatible", llm=llm)
 
 
+def test_kimi_can_be_told_not_to_think():
+    llm = Llm(provider="openai-compatible", endpoint="ollama", model="kimi", options={"thinking": "disabled"})
+
+    async def story(talk):
+        talk.provider.check(llm, ())
+        assert text_of(await talk.answer())
+        assert talk.emulator.bodies[0]["thinking"] == {"type": "disabled"}
+
+    talking(story, provider="openai-compatible", llm=llm, environ={"OLLAMA_API_KEY": KEY})
+
+
 def test_mistral_is_asked_without_what_it_refuses():
     llm = Llm(provider="openai-compatible", endpoint="mistral", model="small")
 
@@ -343,6 +403,19 @@ def test_every_failure_has_its_kind_and_the_next_request_works(provider, fault, 
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(Fault.DROP, "dropped"), (Fault.HALF_CLOSE, "dropped"), (Fault.MALFORMED, "malformed")]
+)
+def test_an_answer_can_fail_before_its_first_word(provider, fault, kind):
+    async def story(talk):
+        await talk.emulator.inject(fault, after=0)
+        said, failure = await talk.failure()
+        assert (said, failure.kind) == ([], kind)
+
+    talking(story, provider=provider)
+
+
+@BOTH
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.STALL, Fault.SLOW_LORIS])
 def test_a_silent_server_is_waited_for_until_somebody_gives_up(provider, fault):
     async def story(talk):
@@ -386,6 +459,22 @@ def test_who_leaves_early_is_gone_at_once(provider):
             while not talk.emulator.left:
                 await asyncio.sleep(0.005)
         assert text_of(await talk.answer(CallerSaid(text="Go on")))
+
+    talking(story, provider=provider, tokens_per_s=20)
+
+
+@BOTH
+def test_who_is_cancelled_leaves_too(provider):
+    async def story(talk):
+        asking = asyncio.create_task(talk.answer())
+        while not talk.emulator.asked:
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        async with asyncio.timeout(1):
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            while not talk.emulator.left:
+                await asyncio.sleep(0.005)
 
     talking(story, provider=provider, tokens_per_s=20)
 

@@ -164,6 +164,8 @@ def test_a_filler_is_heard_while_the_sentence_is_late_and_the_words_are_timed_be
             rest = await call.until_last(1)
             words = call.read([first, *rest])
             assert words == [(1, 70, 200), (1, 71, 200), (1, 1, 200), (1, 2, 200)]
+            fillers = [(await call.tells()).points for _ in range(2)]
+            assert fillers == [((0, 200),), ((0, 400),)]
             assert (await call.tells()).points == ((2, 600),)
 
     asyncio.run(story())

@@ -36,6 +36,8 @@ class NoClips:
     def find(self, _tts, _text):
         return None
 
+    find_any = find
+
 
 async def said(words_in, all_voices, pieces, interrupt_after):
     """Return what was published: the words and whether it ended with LAST; and whether it was void before that."""

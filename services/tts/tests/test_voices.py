@@ -64,7 +64,13 @@ async def spoken(voice, text="Hello."):
 
 def test_samples_cut_in_two_and_what_is_no_speech_at_all_harm_nothing():
     things = asyncio.run(spoken(voice_with(Recital(b"a", b"", b"bc", None, "x", Points(((1, 2),)), b"d"))))
-    assert things == [b"ab", Points(((1, 2),)), b"cd"]
+    assert things == [Points(((1, 2),)), b"abcd"]
+
+
+def test_sound_that_trickles_is_passed_on_by_the_frame():
+    trickle = Recital(*[b"a"] * 700)
+    things = asyncio.run(spoken(voice_with(trickle)))
+    assert [len(thing) for thing in things] == [320, 320, 60]
 
 
 def test_what_had_come_of_a_sentence_that_breaks_off_is_heard_to_its_last_sample():

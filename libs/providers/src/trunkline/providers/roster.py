@@ -81,7 +81,7 @@ class Roster(Generic[P, C]):
             raise Unavailable(str(error)) from error
 
     async def meet(self, folder: str, environ: Mapping[str, str]) -> set[str]:
-        """Check that all that the agents of `folder` need is here; return the names of the providers they use.
+        """Check that all that the agents of `folder` need is here, and warm it; return the names of their providers.
 
         A folder that is not given, or that cannot be read, asks for nothing: it is the edge that insists on its files.
 
@@ -89,10 +89,10 @@ class Roster(Generic[P, C]):
             SettingsError: something is not; a line for each thing, with the settings and the agents that need it.
         """
         needed_by: dict[tuple[str, str], list[str]] = {}
-        names: set[str] = set()
+        used: dict[tuple[str, str], C] = {}
         for agent in _agents_in(folder, environ):
             for number, choice in enumerate(self._choices(agent)):
-                names.add(choice.provider)
+                used.setdefault((choice.provider, choice.endpoint), choice)
                 where = f"{self._table}.provider" if not number else f"{self._table}.fallbacks[{number - 1}].provider"
                 if (problem := await self._problem(agent, choice)) is not None:
                     needed_by.setdefault((problem, f"{where} = {choice.provider!r}"), []).append(agent.name)
@@ -103,7 +103,9 @@ class Roster(Generic[P, C]):
                     for (problem, where), agents in needed_by.items()
                 )
             )
-        return names
+        # The first request of an SDK takes hundreds of milliseconds of the loop: better now than in a call.
+        await asyncio.gather(*(self._warm(choice) for choice in used.values()))
+        return {name for name, _ in used}
 
     def ring(self, agent: Agent) -> None:
         """A call for `agent` is about to come: have its first provider open what it can. Never waits, never fails."""

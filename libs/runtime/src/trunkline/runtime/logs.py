@@ -40,7 +40,8 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These tell at INFO what the chassis tells itself, or repeat what their callers log.
-    for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "nats", "websockets", "asyncio"):
+    libraries = ("httpx", "httpcore", "httpx2", "httpcore2", "openai", "anthropic", "google_genai")
+    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "nats", "websockets", *libraries):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

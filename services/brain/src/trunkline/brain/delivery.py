@@ -223,8 +223,9 @@ class Delivery:
     def overdue(self) -> list[Utterance]:
         """Give up waiting; return copies of the sentences that were lost before they began to play.
 
-        What did begin is taken as heard. Whatever of it all may still come is void: it would be spoken over what
-        follows. What was lost once is not returned when it is lost again, nor is what no voice could say.
+        What did begin is taken as heard, unless that was a filler. Whatever of it all may still come is void: it would
+        be spoken over what follows. What was lost once is not returned when it is lost again, nor is what no voice could
+        say.
         """
         current = self.current
         self._do(Ignore("playout-overdue"))
@@ -232,7 +233,7 @@ class Delivery:
         copies = [msgspec.structs.replace(utterance) for utterance in lost]
         self.void("overdue")
         for utterance in current.coming if current is not None else []:
-            if current is not None and utterance.fate is Fate.SAID:
+            if current is not None and (utterance.fate is Fate.SAID or (utterance.points and not utterance.timed)):
                 current.cut(utterance, 0, 0, complete=True)
             elif current is not None:
                 current.finished(utterance)

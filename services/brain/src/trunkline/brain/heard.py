@@ -39,6 +39,16 @@ class Utterance(msgspec.Struct):
     points: tuple[tuple[int, int], ...] = ()
     """How far its text is spoken when: ``(characters, ms)``, as far as the voice tells."""
 
+    @property
+    def before_ms(self) -> int:
+        """How much of its audio is not of it: a filler that came first."""
+        return max((ms for characters, ms in self.points if characters == 0), default=0)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is known where its words lie."""
+        return any(characters for characters, _ in self.points)
+
 
 def timed_words(text: str, heard_ms: int, points: tuple[tuple[int, int], ...]) -> str:
     """Return the words of `text` that were spoken in full in `heard_ms` of its audio, as `points` tell."""
@@ -153,10 +163,11 @@ class Speaking:
         utterance.fate = Fate.CUT
         if utterance.lost:
             utterance.heard = ""
-        elif utterance.points and heard_ms < total_ms:
+        elif utterance.timed and heard_ms < total_ms:
             utterance.heard = timed_words(utterance.text, heard_ms, utterance.points)
         else:
-            utterance.heard = heard_words(utterance.text, heard_ms, total_ms, complete=complete)
+            before_ms = utterance.before_ms
+            utterance.heard = heard_words(utterance.text, heard_ms - before_ms, total_ms - before_ms, complete=complete)
 
     def close(self) -> None:
         """Nothing more will be learned: what has not been reported heard was not heard."""

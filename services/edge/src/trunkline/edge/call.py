@@ -336,7 +336,7 @@ class Call:
 
     async def _part(self, reason: str, text: str) -> None:
         """Have the call end for `reason`, once the caller has heard `text` if that is at hand."""
-        pcm = self._facilities.clips.find(self.agent, text)
+        pcm = self._facilities.clips.find_any(self.agent, text)
         if pcm is not None and self._parting is None:
             generation = Generation(self._downlink.highest + 1)
             self._parting = generation, reason

@@ -41,6 +41,11 @@ class Clips:
         """Return `text` in the agent's voice, PCM16 at 8 kHz; None when it is not there."""
         return self._pcm.get(key_of(agent.tts, text)) if text else None
 
+    def find_any(self, agent: Agent, text: str) -> bytes | None:
+        """Return `text` in the agent's voice, or else in that of a fallback; None when neither is there."""
+        keys = (key_of(choice, text) for choice in (agent.tts, *agent.tts.fallbacks)) if text else ()
+        return next((pcm for key in keys if (pcm := self._pcm.get(key)) is not None), None)
+
     def start(self) -> None:
         """Begin to gather, and go on with agents that come or change."""
         self._keeping = asyncio.create_task(self._keep(), name="clips")
@@ -62,31 +67,35 @@ class Clips:
                 for text in (agent.greeting, agent.busy, agent.farewell)
                 if text
             }
-            self._pcm = {key: pcm for key, pcm in self._pcm.items() if key in wanted}
+            instead = {key_of(choice, text) for agent, text in wanted.values() for choice in agent.tts.fallbacks}
+            self._pcm = {key: pcm for key, pcm in self._pcm.items() if key in wanted or key in instead}
             for key, (agent, text) in wanted.items():
                 if key in self._pcm or loop.time() < due.get(key, 0.0):
                     continue
-                if not await self._fetch(key, agent, text):
+                if not await self._gather(key, agent, text):
                     wait_s = self._wait_s[key] = min(2 * self._wait_s.get(key, 0.25), _LONGEST_WAIT_S)
                     due[key] = loop.time() + wait_s
-            missing = any(key not in self._pcm for key in wanted)
+            missing = any(self.find_any(agent, text) is None for agent, text in wanted.values())
             await asyncio.sleep(0.25 if missing else _LOOK_S)
 
-    async def _fetch(self, key: str, agent: Agent, text: str) -> bool:
+    async def _gather(self, key: str, agent: Agent, text: str) -> bool:
+        """Fetch a clip, made if need be, or else what a fallback's voice made of it; return whether it is the one."""
         try:
-            pcm = await self._store.get(key)
-            if pcm is None:
+            if not await self._fetch(key):
                 order = MakeClip(tts=agent.tts, text=text)
                 made = codec.decode(codec.CLIP_MADE, await self._bus.request(subjects.MAKE_CLIP, order, _MAKE_S))
                 if made.problem:
                     log.warning("clip not made", extra={"agent": agent.name, "problem": made.problem})
-                    return False
-                pcm = await self._store.get(key)
+                elif not await self._fetch(key):
+                    for choice in agent.tts.fallbacks:
+                        await self._fetch(key_of(choice, text))
         except (BusError, BadMessage) as error:
             log.debug("clip not there yet", extra={"agent": agent.name, "problem": str(error)})
-            return False
-        if pcm is None:
-            return False
-        self._pcm[key] = pcm
-        log.debug("clip kept", extra={"agent": agent.name, "key": key, "ms": len(pcm) // 16})
-        return True
+        return key in self._pcm
+
+    async def _fetch(self, key: str) -> bool:
+        pcm = await self._store.get(key)
+        if pcm is not None:
+            self._pcm[key] = pcm
+            log.debug("clip kept", extra={"key": key, "ms": len(pcm) // 16})
+        return pcm is not None

@@ -72,6 +72,9 @@ class _Lent:
         self.proven = False
         self.pushed_bytes = 0
         self.billed_s = 0.0
+        self.listening = False
+        """Whether it has shown that it hears."""
+        self.unbilled_s = 0.0
         self.early: list[Heard] = []
         """What was told before the stream was there."""
         self.wordless_bytes = 0
@@ -168,6 +171,8 @@ class Relay:
 
     def give_up(self, utterance: UtteranceId) -> None:
         """Nobody waits for the words of `utterance` any more."""
+        if utterance in self._unknown and (lent := self._lent) is not None:
+            self._record(lent, Transient("no words in time", "first-byte"), self._attempt, None)
         self._forget(utterance)
         if self._lent is not None and self._lent.stream is not None:
             self._lent.stream.give_up(utterance)
@@ -192,6 +197,10 @@ class Relay:
         if lent.stream is None:
             lent.early.append(heard)
             return
+        if not lent.listening and not isinstance(heard, Lost | Failed):
+            lent.listening = True
+            owed_s, lent.unbilled_s = lent.unbilled_s, 0.0
+            self._use(lent, owed_s)
         match heard:
             case Lost(error=error):
                 self._replace(error)
@@ -213,6 +222,10 @@ class Relay:
             case TurnOver():
                 self._tell(heard)
 
+    @property
+    def _attempt(self) -> int:
+        return max(1, self._course.attempts) if self._course is not None else 1
+
     def _prove(self, lent: _Lent) -> None:
         """The provider works: whatever was wrong before is mended."""
         self._course = None
@@ -224,6 +237,8 @@ class Relay:
         choice = self._lenders[lent.lender].choice
         wordless_ms = lent.wordless_bytes * 1_000 // BYTES_PER_S
         if not lent.capabilities.interim_results or utterance.replaced_for_silence:
+            return
+        if not _may_be_dead(lent) and not self._has_others(lent):
             return
         if wordless_ms >= choice.timeouts.stall_ms:
             utterance.replaced_for_silence = True  # two ears that hear no words are right
@@ -241,9 +256,10 @@ class Relay:
         del self._deadlines[utterance.id]
         if self._lent is not lent:
             return
-        if self._has_others(lent) or waited_ms > self._lenders[lent.lender].choice.timeouts.first_ms:
+        again = waited_ms > self._lenders[lent.lender].choice.timeouts.first_ms
+        if self._has_others(lent) or (again and _may_be_dead(lent)):
             self._replace(Transient(f"no final words {waited_ms} ms after the utterance", "first-byte"))
-        else:
+        elif not again:
             self._expect(utterance, lent, waited_ms)
 
     def _has_others(self, lent: _Lent) -> bool:
@@ -363,7 +379,9 @@ class Relay:
             self._use(lent, len(pcm) / BYTES_PER_S)
 
     def _use(self, lent: _Lent, audio_s: float) -> None:
-        if audio_s > 0:
+        if not lent.listening:  # who may never have been reached is not paid
+            lent.unbilled_s += audio_s
+        elif audio_s > 0:
             choice = self._lenders[lent.lender].choice
             guessed = not lent.capabilities.usage
             model = choice.model or lent.capabilities.model
@@ -398,3 +416,8 @@ class Relay:
                 to="" if following is None else label_of(self._lenders[following].choice),
             )
         )
+
+
+def _may_be_dead(lent: _Lent) -> bool:
+    """Tell whether a new stream at the same provider may help: a socket may have died, a batch is only late."""
+    return not lent.capabilities.needs_vad_segments

@@ -1,8 +1,9 @@
 """What agents say word for word, as sound: found in memory, in the store of all processes, or made and kept there.
 
-Clips are made by the agent's first choice alone: what stands for its voice must be its voice. They are made one at a
-time, when the call that wanted them is quiet, and given up at the first failure until another call wants them. What
-they cost is the house's, not a call's.
+What stands for an agent's voice must be its first choice's. Where that cannot make a clip, the next choice does, to be
+played only when nobody speaks anyway: an apology in another voice is better than silence. Clips are made one at a time,
+when the call that wanted them is quiet, and given up at a failure until another call wants them. What they cost is the
+house's, not a call's.
 """
 
 import asyncio
@@ -107,6 +108,11 @@ class Clips:
         """Return `text` as `tts` would say it, if that is in memory."""
         return self.shelf.find(key_of(tts, text)) if text else None
 
+    def find_any(self, tts: Tts, text: str) -> bytes | None:
+        """Return `text` as `tts` would say it, or else as one of its fallbacks would, if any of that is in memory."""
+        found = (self.find(choice, text) for choice in (tts, *tts.fallbacks))
+        return next((pcm for pcm in found if pcm is not None), None)
+
     def want(self, tts: Tts, texts: Iterable[str], quiet: asyncio.Event) -> None:
         """Have the clips of `texts` in memory, some time. They are made while `quiet` is set."""
         missing = {key_of(tts, text): text for text in texts if text}
@@ -125,8 +131,7 @@ class Clips:
             async with asyncio.timeout(ORDER_S), self._orders:
                 key = key_of(tts, text)
                 if await self._store.get(key) is None:
-                    pcm = self.shelf.find(key) or await self._make(tts, text)
-                    self.shelf.put(key, pcm)
+                    key, pcm = await self._have(tts, text)
                     await self._store.put(key, pcm)
         except TimeoutError:
             return f"not made within {ORDER_S:g} s"
@@ -146,13 +151,12 @@ class Clips:
             absent = {key: text for key, text in missing.items() if self.shelf.find(key) is None}
             if absent:
                 await asyncio.sleep(self._after_s)
-            for key, text in absent.items():
+            for text in absent.values():
                 async with asyncio.timeout(_QUIET_S):
                     await quiet.wait()
                 async with self._one_at_a_time:
                     async with asyncio.timeout(_MAKE_S):
-                        pcm = self.shelf.find(key) or await self._make(tts, text)
-                    self.shelf.put(key, pcm)
+                        key, pcm = await self._have(tts, text)
                     if store_there:
                         await self._store.put(key, pcm)
         except (BusError, Unusable, ProviderError, TimeoutError, ValueError) as error:
@@ -173,6 +177,25 @@ class Clips:
             log.warning("clips not fetched", extra={"problem": str(error)})
             return False
         return True
+
+    async def _have(self, tts: Tts, text: str) -> tuple[str, bytes]:
+        """Return the clip of `text` and its key, made by the first of the choices that can, and put it into memory.
+
+        Raises:
+            Unusable, ProviderError, ValueError: none can; says why of the first.
+        """
+        problem: Exception | None = None
+        for choice in (tts, *tts.fallbacks):
+            key = key_of(choice, text)
+            try:
+                pcm = self.shelf.find(key) or await self._make(choice, text)
+            except (Unusable, ProviderError, ValueError) as error:
+                problem = problem or error
+                log.warning("clip not made", extra={"provider": choice.provider, "problem": str(error)})
+            else:
+                self.shelf.put(key, pcm)
+                return key, pcm
+        raise problem or ValueError("no voice")
 
     async def _make(self, tts: Tts, text: str) -> bytes:
         if len(text) > MAX_CHARS:

@@ -122,7 +122,8 @@ class Saying:
     async def fail(self) -> bool:
         """End it because nobody can speak it; return whether the caller was given our apology."""
         means, sentence = self._means, self.sentence
-        apology = means.clips.find(means.agent.tts, means.agent.apology)
+        line = means.lines.get(sentence.text) or means.agent.apology
+        apology = means.clips.find_any(means.agent.tts, line)
         if means.memory.apologised == sentence.generation:
             apology = None
         if apology is not None:
@@ -175,7 +176,7 @@ class Saying:
 
     async def _fill(self, number: int) -> None:
         agent = self._means.agent
-        clip = self._means.clips.find(agent.tts, agent.turns.fillers[number])
+        clip = self._means.clips.find_any(agent.tts, agent.turns.fillers[number])
         if clip is None:
             self._fillers.stop()
             return
@@ -184,6 +185,7 @@ class Saying:
         await self._heard(clip)
         if rest := self._chunks.rest():
             await self._means.publish(self.sentence, rest, Flag.NONE)
+        await self._mark(((0, round(self._chunks.ms)),))  # none of the sentence yet
 
     async def _sound(self) -> AsyncGenerator[bytes, None]:
         """Yield the sentence as sound, with silence before it where there must be some."""
@@ -289,8 +291,11 @@ class Saying:
         believed = stretch.timing.push(said.points, len(stretch.text))
         if not believed:
             return
+        original = self.sentence.original
+        await self._mark(tuple((original(stretch.start + upto), round(stretch.base_ms + ms)) for upto, ms in believed))
+
+    async def _mark(self, points: tuple[tuple[int, int], ...]) -> None:
         sentence = self.sentence
-        points = tuple((sentence.original(stretch.start + upto), round(stretch.base_ms + ms)) for upto, ms in believed)
         await self._means.tell(
             WordsTimed(
                 epoch=sentence.epoch, generation=sentence.generation, utterance=sentence.utterance, points=points

@@ -11,6 +11,8 @@ from trunkline.tts.floor import CAPACITY
 class TtsSettings(ProviderSettings, frozen=True, kw_only=True):
     """How much one process takes on, and how long it waits."""
 
+    give_up_s: Annotated[float, Meta(gt=0, le=3.5)] = 3.0
+    """How long a sentence may look for a voice. The brain holds it for lost after 4 s without a sound."""
     capacity: Annotated[int, Meta(ge=1, le=10_000)] = 200
     """Calls served at once."""
     queue_sentences: Annotated[int, Meta(ge=1, le=10_000)] = CAPACITY

@@ -15,7 +15,7 @@ from trunkline.providers.errors import Misconfigured, ProviderError, Refusal, Re
 from trunkline.providers.health import label_of
 from trunkline.providers.prices import Quantities
 from trunkline.providers.usage import Meter
-from trunkline.tts.chunks import LONGEST_MS, LineRate
+from trunkline.tts.chunks import BYTES_PER_MS, LONGEST_MS, LineRate
 from trunkline.tts.feed import Feed
 from trunkline.tts.provider import Billed, Points, Spoken, TtsCapabilities, TtsVoice
 from trunkline.tts.resume import Pace
@@ -23,6 +23,7 @@ from trunkline.tts.resume import Pace
 log = logging.getLogger("trunkline.tts.voices")
 
 OPEN_S: Final = 5.0
+_FRAME_BYTES: Final = 20 * BYTES_PER_MS
 _CLOSE_S: Final = 1.0
 
 
@@ -80,6 +81,7 @@ class CallVoice:
         except Unusable as error:
             raise Refusal(str(error), "connect") from error
         sound_bytes = billed = 0
+        held = b""
         failed = False
         try:
             rate = LineRate(voice.sample_rate_hz)
@@ -91,7 +93,10 @@ class CallVoice:
                             case bytes():
                                 sound_bytes += len(thing)
                                 _check(sound_bytes, voice.sample_rate_hz)
-                                if pcm := rate.push(thing):
+                                # Less than a frame is no sign that sound goes on: a line may trickle for ever.
+                                held += rate.push(thing)
+                                if len(held) >= _FRAME_BYTES:
+                                    pcm, held = held, b""
                                     yield pcm
                             case Points():
                                 yield thing
@@ -99,10 +104,10 @@ class CallVoice:
                                 billed += max(0, characters)
                 except Exception:
                     failed = True
-                    if pcm := rate.end():  # it was heard of, so it is said
+                    if pcm := held + rate.end():  # it was heard of, so it is said
                         yield pcm
                     raise
-            if pcm := rate.end():
+            if pcm := held + rate.end():
                 yield pcm
         finally:
             self._bill(billed, 0 if failed and not sound_bytes else feed.given)

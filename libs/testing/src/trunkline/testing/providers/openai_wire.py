@@ -33,7 +33,8 @@ def chat_asked(body: dict[str, Any]) -> Asked:
     """Return what a request to chat completions asks.
 
     Raises:
-        BadRequest: something is missing, or a tool that was asked for has no answer right behind.
+        BadRequest: something is missing, a tool that was asked for has no answer right behind, or there is none to
+            be asked for side by side.
     """
     history: list[Said] = []
     open_calls: dict[str, str] = {}
@@ -69,6 +70,10 @@ def chat_asked(body: dict[str, Any]) -> Asked:
             f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(open_calls)}"
         )
     tools = tuple(tool["function"]["name"] for tool in body.get("tools") or ())
+    if "parallel_tool_calls" in body and not tools:
+        raise BadRequest(
+            "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified."
+        )
     return Asked(_needed(body, "model"), tuple(history), tools)
 
 

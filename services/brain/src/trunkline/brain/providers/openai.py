@@ -100,7 +100,7 @@ class OpenAiLlm:
                 # The old name is the only one all compatible servers know; OpenAI's newer models know only the other.
                 max_tokens=most if llm.endpoint else openai.omit,
                 max_completion_tokens=openai.omit if llm.endpoint else most,
-                extra_body=given(llm.options),
+                extra_body=given(llm.options, tools=bool(tools)),
                 timeout=timeout_of(llm),
             ) as chunks:
                 async for chunk in chunks:
@@ -129,6 +129,7 @@ class CompatibleLlm(OpenAiLlm):
         "min_p": float,
         "repetition_penalty": float,
         "enable_thinking": bool,
+        "thinking": str,
     }
 
     def account(self, llm: Llm) -> tuple[str, str]:
@@ -164,9 +165,12 @@ def check_options(options: Mapping[str, Option], known: Mapping[str, type]) -> N
             raise Misconfigured(f"llm.options.{name}", f"expected {known[name].__name__}")
 
 
-def given(options: Mapping[str, object]) -> dict[str, object] | None:
-    """Return `options` as members of a request."""
-    return dict(options) or None
+def given(options: Mapping[str, object], *, tools: bool) -> dict[str, object] | None:
+    """Return `options` as members of a request, with `tools` or without: then OpenAI refuses what is about them."""
+    members = {name: value for name, value in options.items() if tools or name != "parallel_tool_calls"}
+    if "thinking" in members:  # Kimi and DeepSeek; an option of an agent is no object
+        members["thinking"] = {"type": members["thinking"]}
+    return members or None
 
 
 def timeout_of(llm: Llm) -> openai.Timeout:

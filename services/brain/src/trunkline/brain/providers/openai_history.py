@@ -17,6 +17,7 @@ from trunkline.proto.agent import Tool
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
 _NOTHING_YET: Final = '{"error":"no answer yet"}'
+_BEGINNING: Final = "[Nobody has been heard yet]"
 
 
 class Asked(NamedTuple):
@@ -41,6 +42,8 @@ class Turn(NamedTuple):
 def turns(messages: Sequence[Message], *, short_ids: bool = False) -> list[Turn]:
     """Return `messages` as turns; what nobody heard is left out, and so are answers nobody asked for.
 
+    There is at least one: Responses refuses a request without any, and so do some models of compatible servers.
+
     Args:
         messages: oldest first.
         short_ids: ids of tool calls have nine letters and digits.
@@ -54,8 +57,9 @@ def turns(messages: Sequence[Message], *, short_ids: bool = False) -> list[Turn]
             case SystemNote(text=text):
                 told.append(Turn("user", f"[{text}]"))
             case AgentSaid(heard=heard):
-                if heard.strip():
-                    told.append(Turn("assistant", heard))
+                if not heard.strip():
+                    continue
+                told.append(Turn("assistant", heard))
             case ToolAsked():
                 asked = _asked(message, _answer(messages[at + 1 :], message), short_ids=short_ids)
                 last = told[-1] if told else Turn("user")
@@ -66,7 +70,7 @@ def turns(messages: Sequence[Message], *, short_ids: bool = False) -> list[Turn]
             case ToolAnswered():
                 pass  # stands beside its question
         after = message
-    return told
+    return told or [Turn("user", _BEGINNING)]
 
 
 def parameters(tool: Tool) -> dict[str, object]:

@@ -45,7 +45,7 @@ class ResponsesLlm(OpenAiLlm):
                 tools=tools or openai.omit,
                 temperature=openai.omit if llm.temperature is None else llm.temperature,
                 max_output_tokens=openai.omit if llm.max_tokens is None else llm.max_tokens,
-                extra_body=given(_nested(llm.options)),
+                extra_body=given(_nested(llm.options), tools=bool(tools)),
                 timeout=timeout_of(llm),
             ) as events:
                 async for event in events:

@@ -8,7 +8,7 @@ import ctypes
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import espeakng_loader
 
@@ -65,6 +65,9 @@ class Espeak:
         Unavailable: the library or its voices cannot be loaded.
     """
 
+    _last: ClassVar["Espeak | None"] = None
+    """Who spoke last."""
+
     def __init__(self, data: Path | None = None) -> None:
         data = data or Path(espeakng_loader.get_data_path())
         self._variants = tuple(sorted(path.name for path in data.glob("voices/!v/*")))
@@ -91,6 +94,7 @@ class Espeak:
         self._raised: BaseException | None = None
         self._callback = _Callback(self._on_samples)  # the library keeps only the address
         self._lib.espeak_SetSynthCallback(self._callback)
+        Espeak._last = self
 
     def resolve(self, voice: str, speed: float = 1.0, pitch: int = 50) -> Setting:
         """Return the setting for `voice`: a language (``en-gb``) or a voice's name, maybe with ``+variant`` (``+f3``).
@@ -116,6 +120,10 @@ class Espeak:
         Raises:
             Transient: the library refuses.
         """
+        if Espeak._last is not self:  # another instance has had the library, which is one for the process
+            self._lib.espeak_SetSynthCallback(self._callback)
+            self._voice = b""
+            Espeak._last = self
         if setting.identifier != self._voice:
             if self._lib.espeak_SetVoiceByName(setting.identifier) != 0:
                 raise Transient(f"espeak-ng cannot load the voice {setting.identifier.decode()}")
