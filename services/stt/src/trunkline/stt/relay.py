@@ -97,6 +97,8 @@ class Relay:
         self._memory = Memory()
         self._course: Course | None = None
         self._lent: _Lent | None = None
+        self._latest: _Lent | None = None
+        """Who had it before, while there is none."""
         self._serial = 0
         self._open: _Utterance | None = None
         self._unknown: dict[UtteranceId, _Utterance] = {}
@@ -171,7 +173,7 @@ class Relay:
 
     def give_up(self, utterance: UtteranceId) -> None:
         """Nobody waits for the words of `utterance` any more."""
-        if utterance in self._unknown and (lent := self._lent) is not None:
+        if utterance in self._unknown and (lent := self._lent or self._latest) is not None:
             self._record(lent, Transient("no words in time", "first-byte"), self._attempt, None)
         self._forget(utterance)
         if self._lent is not None and self._lent.stream is not None:
@@ -348,6 +350,7 @@ class Relay:
 
     def _return(self) -> None:
         lent, self._lent = self._lent, None
+        self._latest = lent or self._latest
         for deadline in self._deadlines.values():
             deadline.cancel()
         self._deadlines.clear()
