@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev call test unit check fix bench lock clean
+.PHONY: help install demo dev call test unit check faults fix bench lock clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: $(READY) check ## Everything CI runs: checks, then all tests
 unit: $(READY) ## The fast tests: pure code only
 	@$(BIN)/python -m pytest -q -m unit $(ARGS)
 
+faults: $(READY) ## Every fault of every provider adapter, in whole calls (3 min); writes the table
+	@TRUNKLINE_FAULTS=all TRUNKLINE_WRITE_RESULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_provider_faults.py -k no_fault $(ARGS)
+
 check: $(READY) ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -49,8 +52,9 @@ fix: $(READY) ## Apply the formatter and the safe lint fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## CPU per frame through each hop; prints and writes the table
+bench: $(READY) ## CPU per frame through each hop, and where a turn's time goes; prints and writes the tables
 	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
+	@$(BIN)/python tools/bench/turn_latency.py
 
 lock: ## Resolve again and export requirements.lock (versions and hashes)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9,<1"; }
