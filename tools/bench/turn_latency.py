@@ -35,7 +35,7 @@ from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 from trunkline.testing.providers.openai import OpenAiEmulator
 from trunkline.testing.providers.phrases import Phrases
 
-ENDPOINT_MS: Final = 250
+ENDPOINT_MS: Final = 200
 LINES: Final = ("yes please", "tell me more", "on friday", "for two people", "that is fine", "what about parking")
 ANSWER: Final = "Of course, that can be arranged for you at any time. "
 AGENT: Final = f"""

@@ -12,7 +12,7 @@ from trunkline.proto import subjects
 from trunkline.proto.codec import EVENT, Story, decode, decode_story
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import CallEnded, Event, ToolCalled, kind_of
-from trunkline.proto.ids import CallId, new_worker_id
+from trunkline.proto.ids import CallId, Generation, UtteranceId, new_worker_id
 from trunkline.proto.messages import FinalTranscript, Say
 
 log = logging.getLogger("trunkline.call")
@@ -26,7 +26,7 @@ class Watch:
         self._observe = observe
         self._finals: list[tuple[float, str]] = []
         self._tools: list[str] = []
-        self._said: list[str] = []
+        self._said: dict[tuple[Generation, UtteranceId], str] = {}
         self._ended_reason: str | None = None
         self._ended = asyncio.Event()
 
@@ -36,8 +36,8 @@ class Watch:
         match message:
             case FinalTranscript(text=text):
                 self._finals.append((at_s, text))
-            case Say(text=text):
-                self._said.append(text)
+            case Say(generation=generation, utterance=utterance, text=text):
+                self._said[generation, utterance] = self._said.get((generation, utterance), "") + text
             case _:
                 pass
         self._observe(Seen(at_s, "bus", "story", str(type(message).__struct_config__.tag), message))
@@ -64,7 +64,7 @@ class Watch:
         return BusRecord(
             finals=tuple(self._finals),
             tools=tuple(self._tools),
-            said=tuple(self._said),
+            said=tuple(self._said.values()),
             ended_reason=self._ended_reason,
         )
 

@@ -146,6 +146,8 @@ def _agent(facts: Sequence[AgentSpoke], record: Record, right: Channel) -> shape
         return None
     generations = {fact.generation for fact in facts}
     utterances = [said for said in record.utterances.values() if said.generation in generations]
+    for alone in [said for said in utterances if not said.text]:
+        alone.text = facts[0].said
     sentences = tuple(_sentences(utterances, record, right))
     return shape.AgentPart(
         said=" ".join(fact.said for fact in facts if fact.said),

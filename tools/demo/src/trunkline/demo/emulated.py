@@ -52,7 +52,9 @@ class Emulated(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def emulated(agents: Path, scenario: Scenario, clips: Clips, environ: Mapping[str, str]) -> AsyncIterator[Emulated]:
+async def emulated(
+    agents: Path, scenario: Scenario, clips: Clips, environ: Mapping[str, str]
+) -> AsyncIterator[Emulated]:
     """Run the emulators for a call of `scenario`, whose caller sounds like `clips`; yield what points a set-up to them.
 
     Raises:

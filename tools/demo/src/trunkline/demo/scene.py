@@ -106,7 +106,7 @@ class Scene:
     def _story(self, seen: Seen) -> list[Line]:
         match seen.message:
             case Say(utterance=utterance, text=text):
-                self._said[utterance] = text
+                self._said[utterance] = self._said.get(utterance, "") + text
             case PlayoutStarted(utterance=utterance) if utterance in self._said:
                 if not self._waiting:
                     self._began_s = seen.at_s

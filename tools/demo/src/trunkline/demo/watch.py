@@ -91,9 +91,12 @@ def _take(record: Record, seen: Seen, started_at: float) -> None:
         case FinalTranscript(utterance=utterance, text=text):
             record.written.append(Written(at_ms, utterance, text, final=True))
         case Say(utterance=number, generation=generation, text=text):
-            record.utterances.setdefault(number, Utterance(utterance=number, generation=generation, text=text))
-        case PlayoutStarted(utterance=number, sent_at=sent_at) if number in record.utterances:
-            record.utterances[number].sent_ms = ms(sent_at - started_at)
+            known = record.utterances.setdefault(number, Utterance(utterance=number, generation=generation, text=""))
+            known.text += text
+        case PlayoutStarted(utterance=number, generation=generation, sent_at=sent_at):
+            # The edge says some things by itself: nobody has told their text, then.
+            said = Utterance(utterance=number, generation=generation, text="")
+            record.utterances.setdefault(number, said).sent_ms = ms(sent_at - started_at)
         case PlayoutFinished(utterance=number) if number in record.utterances:
             record.utterances[number].played_ms = record.utterances[number].played_ms or at_ms
         case PlayoutCut(utterance=number) as cut if number in record.utterances:
