@@ -9,6 +9,8 @@ import pytest
 from trunkline.brain.settings import BrainSettings
 from trunkline.edge.settings import AgentSettings, EdgeSettings, TwilioSettings
 from trunkline.events.settings import EventsSettings
+from trunkline.providers.endpoints import ENDPOINTS
+from trunkline.providers.keys import variable_of
 from trunkline.runtime.settings import BaseSettings, HttpSettings
 from trunkline.stt.providers.local import LocalSettings
 from trunkline.stt.settings import SttSettings
@@ -46,3 +48,11 @@ def test_a_variable_is_documented_with_its_default(name, default):
 def test_no_variable_is_documented_that_nobody_reads():
     known = {name for name, _ in FIELDS} | {"TRUNKLINE_TWILIO_FROM", "TRUNKLINE_PRICES", "TRUNKLINE_SECRETS"}
     assert set(re.findall(r"`(TRUNKLINE_[A-Z_<>]+)`", PAGE)) <= known
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_an_endpoint_is_documented_with_its_variables(endpoint):
+    row = next((line for line in PAGE.splitlines() if line.startswith(f"| endpoint `{endpoint}` |")), "")
+    assert f"`{variable_of(endpoint, 'API_KEY')}`" in row
+    assert f"`{variable_of(endpoint, 'BASE_URL')}`" in row
+    assert ("if it wants one" in row) is not ENDPOINTS[endpoint].needs_key

@@ -6,7 +6,7 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
-from trunkline.proto.agent import Tts
+from trunkline.proto.agent import Timeouts, Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Throttled
 from trunkline.testing.providers.content import tones
 from trunkline.testing.providers.fish import FishEmulator
@@ -165,3 +165,18 @@ def test_what_cannot_work_is_said_before_any_call(environ, tts, setting):
     with pytest.raises(Misconfigured) as raised:
         providers(environ).get("fish").check(tts)
     assert raised.value.setting == setting
+
+
+def test_a_connection_may_take_as_long_as_the_agent_says():
+    async def story(_, __, ___):
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+            address = f"https://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+            plugins = providers({"FISH_API_KEY": KEY, "FISH_BASE_URL": address})
+            tts = Tts(provider="fish", voice=VOICE, timeouts=Timeouts(connect_ms=100))
+            async with asyncio.timeout(2):
+                with pytest.raises(ProviderError) as failure:
+                    await spoken(await plugins.get("fish").open(tts))
+            assert failure.value.kind == "connect"
+            await plugins.aclose()
+
+    told(story)

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 import numpy as np
 import pytest
 
-from trunkline.proto.agent import Tts
+from trunkline.proto.agent import Timeouts, Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Throttled
 from trunkline.testing.providers import Fault, tones
 from trunkline.testing.providers.deepgram import DeepgramEmulator
@@ -159,9 +159,21 @@ def test_a_connection_closed_between_sentences_is_made_again() -> None:
     run(story())
 
 
+def test_a_connection_may_take_as_long_as_the_agent_says() -> None:
+    async def story() -> None:
+        async with speaking(Fault.HANG, Tts(timeouts=Timeouts(connect_ms=50))) as (voice, _):
+            async with asyncio.timeout(0.5):
+                with pytest.raises(ProviderError) as failure:
+                    await spoken(voice, HELLO)
+            assert failure.value.kind == "connect"
+
+    run(story())
+
+
 def test_a_connection_that_does_not_come_is_not_waited_for_for_ever() -> None:
     async def story() -> None:
-        async with speaking(Fault.HANG) as (voice, emulator):
+        patient = Tts(timeouts=Timeouts(connect_ms=10_000))
+        async with speaking(Fault.HANG, patient) as (voice, emulator):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1.6):
                     await spoken(voice, HELLO)

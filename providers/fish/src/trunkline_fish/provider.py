@@ -30,6 +30,7 @@ _OPTIONS: Final[Mapping[str, type]] = {
 }
 _ADDRESS: Final = "https://api.fish.audio"
 _LONGEST_REFUSAL_BYTES: Final = 4_096
+_LONG_S: Final = 600.0
 # httpx keeps an idle connection for 5 s only: less than a turn of a conversation.
 _LIMITS: Final = httpx.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
 _RAISED: Final = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError)
@@ -44,6 +45,8 @@ class FishVoice:
         self._client = client
         self._headers = headers
         self._tts = tts
+        # Whoever asks has shorter times for all but connecting.
+        self._timeout = httpx.Timeout(_LONG_S, connect=tts.timeouts.connect_ms / 1_000)
 
     async def speak(self, text: AsyncIterable[str]) -> AsyncGenerator[bytes, None]:
         """Yield the sentence in whole samples; see `TtsVoice.speak`."""
@@ -54,7 +57,7 @@ class FishVoice:
         odd = b""
         try:
             async with self._client.stream(
-                "POST", "/v1/tts", content=self._body(sentence), headers=self._headers
+                "POST", "/v1/tts", content=self._body(sentence), headers=self._headers, timeout=self._timeout
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise await _refusal(response)
@@ -90,7 +93,7 @@ class FishVoice:
 class FishProvider:
     """Fish Audio's voices by reference id; key ``FISH_API_KEY``, address ``FISH_BASE_URL``."""
 
-    capabilities: Final = TtsCapabilities(adjusts=frozenset({"speed"}))
+    capabilities: Final = TtsCapabilities(model=DEFAULT_MODEL, adjusts=frozenset({"speed"}))
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -155,8 +158,7 @@ class FishProvider:
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
             address, _ = self._account()
-            timeout = httpx.Timeout(600, connect=60)  # whoever asks has shorter ones
-            self._client = httpx.AsyncClient(base_url=address, timeout=timeout, limits=_LIMITS)
+            self._client = httpx.AsyncClient(base_url=address, timeout=_LONG_S, limits=_LIMITS)
         return self._client
 
 

@@ -51,12 +51,15 @@ class Unavailable(Unusable):
 
 
 class ProviderError(Exception):
-    """A provider did not do what it was asked. The text is for people; it holds no key and nobody's words."""
+    """A provider did not do what it was asked. The text is for people; it holds no key and nobody's words.
+
+    What of it a provider wrote is cut short and made one line of printable characters.
+    """
 
     kind: Kind = "internal"
 
     def __init__(self, text: str, kind: Kind | None = None) -> None:
-        super().__init__(text[:LONGEST_TEXT])
+        super().__init__(_plain(text[:LONGEST_TEXT]))
         if kind is not None:
             self.kind = kind
 
@@ -95,6 +98,12 @@ class Unauthorised(Refusal):
 
 class Rejected(Refusal):
     """The provider understood the request and refused it."""
+
+
+def _plain(text: str) -> str:
+    """Return `text` in one line that can be sent and shown: JSON can hold half a character, and any control."""
+    whole = text.encode(errors="replace").decode()
+    return "".join(character if character.isprintable() else " " for character in whole)
 
 
 def of_status(status: int, text: str, retry_after: str | None = None) -> ProviderError:

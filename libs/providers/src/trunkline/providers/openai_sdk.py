@@ -13,6 +13,7 @@ from typing import Final
 import httpx2
 import openai
 
+from trunkline.proto.agent import Timeouts
 from trunkline.providers import keys
 from trunkline.providers.errors import (
     Misconfigured,
@@ -29,7 +30,7 @@ log = logging.getLogger("trunkline.providers.openai")
 RAISED: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, ValueError, RecursionError)
 """What may come out of the SDK. What is no `openai.OpenAIError` comes from reading a stream."""
 ADDRESS: Final = "https://api.openai.com/v1"
-_TIMEOUT: Final = openai.Timeout(600, connect=60)  # whoever asks has shorter ones
+_LONG_S: Final = 600.0  # whoever asks has shorter time-outs
 _NO_KEY: Final = "no-key-needed"  # given none, the SDK would send this process's OPENAI_API_KEY to any server
 # The library's own 5 s would close the connection between two turns of a conversation.
 _LIMITS: Final = httpx2.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
@@ -55,7 +56,7 @@ class Clients:
                 base_url=address,
                 api_key=key or _NO_KEY,
                 max_retries=0,
-                timeout=_TIMEOUT,
+                timeout=_LONG_S,
                 # A redirect would hand what callers say to a host that nobody named.
                 http_client=openai.DefaultAsyncHttpxClient(limits=_LIMITS, follow_redirects=False),
             )
@@ -84,6 +85,11 @@ def own_account(environ: Mapping[str, str]) -> tuple[str, str]:
         raise Misconfigured("OPENAI_BASE_URL", str(error)) from error
 
 
+def timeout_of(timeouts: Timeouts) -> openai.Timeout:
+    """Return the time-outs of one request: the agent's for connecting, and none that matters for the rest."""
+    return openai.Timeout(_LONG_S, connect=timeouts.connect_ms / 1_000)
+
+
 async def warm(client: openai.AsyncOpenAI, model: str, timeout_s: float) -> None:
     """Open a connection, by asking about `model`: any answer will do. Never raises."""
     try:
@@ -100,7 +106,7 @@ def meant(error: Exception, key: str) -> ProviderError:
     if isinstance(error, openai.APIStatusError):
         said = error.body.get("message") if isinstance(error.body, dict) else None
         text = f"HTTP {error.status_code}" + (f": {said}" if isinstance(said, str) else "")
-        text = keys.without_key(text, key).encode(errors="replace").decode()  # JSON can hold half a character
+        text = keys.without_key(text, key)
         if error.code == "insufficient_quota":  # comes with 429, but waiting does not help
             return Unauthorised(text)
         return of_status(error.status_code, text, error.response.headers.get("retry-after"))
@@ -133,7 +139,6 @@ def told(error: object, key: str) -> ProviderError:
     members = error if isinstance(error, dict) else {}
     code, kind, said = (members.get(name) for name in ("code", "type", "message"))
     text = keys.without_key(said if isinstance(said, str) else "an error in the stream", key)
-    text = text.encode(errors="replace").decode()
     status = int(code) if isinstance(code, int | str) and str(code).isdecimal() and len(str(code)) == 3 else 0
     if 400 <= status < 600:
         return of_status(status, text)

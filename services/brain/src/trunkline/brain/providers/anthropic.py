@@ -34,7 +34,7 @@ OPTIONS: Final[Mapping[str, type | tuple[str, ...]]] = {
     "thinking": ("disabled", "adaptive"),
 }
 _ADDRESS: Final = "https://api.anthropic.com"
-_TIMEOUT: Final = anthropic.Timeout(600, connect=60)  # whoever asks has shorter ones
+_LONG_S: Final = 600.0  # whoever asks has shorter time-outs
 _WARM_S: Final = 2.0
 # The library's own 5 s would close the connection between two sentences of a conversation.
 _LIMITS: Final = httpx2.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
@@ -87,7 +87,8 @@ class AnthropicLlm:
         client = self._client()
         key = client.api_key or ""
         try:
-            asking = client.messages.with_streaming_response.create(stream=True, **body_of(request))
+            timeout = anthropic.Timeout(_LONG_S, connect=request.llm.timeouts.connect_ms / 1_000)
+            asking = client.messages.with_streaming_response.create(stream=True, timeout=timeout, **body_of(request))
             async with asking as response, aclosing(_deltas(response.http_response, key)) as deltas:
                 async for delta in deltas:
                     yield delta
@@ -115,7 +116,7 @@ class AnthropicLlm:
                 base_url=address,
                 api_key=key,
                 max_retries=0,
-                timeout=_TIMEOUT,
+                timeout=_LONG_S,
                 # A redirect would hand the caller's words to a host that nobody named.
                 http_client=anthropic.DefaultAsyncHttpxClient(limits=_LIMITS, follow_redirects=False),
             )

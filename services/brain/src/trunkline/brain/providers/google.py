@@ -14,9 +14,11 @@ from typing import Any, Final
 import httpx2
 import msgspec
 from google.genai import Client, errors, types
+from google.genai.client import DebugConfig
 
 from trunkline.brain.llm import LlmCapabilities, LlmDelta, LlmRequest, LlmStream, TextDelta, ToolCall
 from trunkline.brain.providers.google_wire import DEFAULT_MODEL, config_of, contents_of, finished, made_id
+from trunkline.brain.providers.openai_chat import encodable
 from trunkline.proto.agent import Llm, Option, Tool
 from trunkline.proto.ids import ToolCallId
 from trunkline.providers import keys
@@ -45,7 +47,9 @@ OPTIONS: Final[Mapping[str, type]] = {
 LEVELS: Final = ("minimal", "low", "medium", "high")
 _ADDRESS: Final = "https://generativelanguage.googleapis.com"
 _WARM_S: Final = 2.0
-_TIMEOUT: Final = httpx2.Timeout(600, connect=60)  # whoever asks has shorter ones
+# Left to itself, the SDK writes requests to files, or answers from them, when the process's environment says so.
+_LIVE: Final = DebugConfig(client_mode=None, replays_directory=None, replay_id=None)
+_LONG_S: Final = 600  # whoever asks has shorter time-outs
 # The library's own 5 s would close the connection between two sentences of a conversation.
 _LIMITS: Final = httpx2.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
 # What an answer of a strange shape makes the SDK stumble over is not only its own errors.
@@ -61,6 +65,8 @@ _RAISED: Final = (
 for _type in (types.GenerateContentConfig, types.Content, types.GenerateContentResponse, types.Model):
     _type.model_rebuild()  # else it is made in the first call, which waits for it
 _responses: ContextVar[list[httpx2.Response] | None] = ContextVar("trunkline.google.responses", default=None)
+# The SDK has one time for everything of a request.
+_connect_s: ContextVar[float | None] = ContextVar("trunkline.google.connect_s", default=None)
 
 
 class GoogleLlm:
@@ -158,19 +164,24 @@ class _Connected:
         self._http: Final = httpx2.AsyncClient(
             verify=trust,
             limits=_LIMITS,
-            timeout=_TIMEOUT,
+            timeout=_LONG_S,
             follow_redirects=False,  # that would hand the caller's words to a host that nobody named
-            event_hooks={"response": [_note]},
+            event_hooks={"request": [_hurry], "response": [_note]},
         )
         self._unused: Final = httpx2.Client(verify=trust)  # the SDK would make its own
         options = types.HttpOptions(
-            base_url=address, httpx_client=self._unused, httpx_async_client=self._http, timeout=600_000
+            base_url=address, httpx_client=self._unused, httpx_async_client=self._http, timeout=_LONG_S * 1_000
         )
-        self.client: Final = Client(vertexai=False, api_key=key, http_options=options)
+        self.client: Final = Client(vertexai=False, api_key=key, http_options=options, debug_config=_LIVE)
 
     async def aclose(self) -> None:
         self._unused.close()
         await self._http.aclose()
+
+
+async def _hurry(request: httpx2.Request) -> None:
+    if (connect_s := _connect_s.get()) is not None:
+        request.extensions["timeout"]["connect"] = connect_s
 
 
 async def _note(response: httpx2.Response) -> None:
@@ -192,11 +203,13 @@ class _Answer:
         """Yield what `chunks` mean; they are read to their end, so that the connection is kept."""
         responses: list[httpx2.Response] = []
         token = _responses.set(responses)
+        hurry = _connect_s.set(self._request.llm.timeouts.connect_ms / 1_000)
         try:
             try:
                 chunk = await anext(chunks, None)
             finally:
                 _responses.reset(token)
+                _connect_s.reset(hurry)
             while chunk is not None:
                 for delta in self._take(chunk):
                     yield delta
@@ -220,22 +233,31 @@ class _Answer:
                 if part.function_call is not None:
                     deltas.append(self._call(part.function_call))
                 elif part.text and not part.thought:
+                    self._count(part.text)
                     deltas.append(TextDelta(part.text))
-                    self._length += len(part.text)
             if candidate.finish_reason is not None:
                 self._reason = candidate.finish_reason.value
-        if self._length > LONGEST_ANSWER:
-            raise Transient("the answer has no end", "malformed")
         return deltas
 
     def _call(self, call: types.FunctionCall) -> ToolCall:
         if not call.name:
             raise Transient("a function call without a name", "malformed")
         self._calls += 1
-        arguments = msgspec.json.encode(call.args or {}).decode()
-        self._length += len(arguments)
+        self._count(call.name + (call.id or ""))
+        try:
+            arguments = msgspec.json.encode(call.args or {}).decode()
+        except UnicodeEncodeError:
+            raise Transient("half a character", "malformed") from None
+        self._count(arguments)
         call_id = ToolCallId(call.id) if call.id else made_id(self._request, self._calls)
         return ToolCall(id=call_id, name=call.name, arguments=arguments)
+
+    def _count(self, text: str) -> None:
+        if not encodable(text):
+            raise Transient("half a character", "malformed")
+        self._length += len(text)
+        if self._length > LONGEST_ANSWER:
+            raise Transient("the answer has no end", "malformed")
 
 
 def _check_option(name: str, value: Option) -> None:

@@ -20,12 +20,11 @@ from trunkline.brain.providers.openai_history import Turn, parameters, turns
 from trunkline.proto.agent import Llm, Option, Tool
 from trunkline.providers.endpoints import account_of, endpoint_of
 from trunkline.providers.errors import Misconfigured
-from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, warm
+from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, timeout_of, warm
 
 DEFAULT_MODEL: Final = "gpt-5.4-mini"
 """Small, and without an announced end; gpt-4.1-mini and gpt-5-mini are shut down by 2027-01-14."""
 WARM_S: Final = 2.0
-_LONG_S: Final = 600.0  # whoever asks has shorter time-outs
 
 SAMPLING: Final[Mapping[str, type]] = {
     "top_p": float,
@@ -101,7 +100,7 @@ class OpenAiLlm:
                 max_tokens=most if llm.endpoint else openai.omit,
                 max_completion_tokens=openai.omit if llm.endpoint else most,
                 extra_body=given(llm.options, tools=bool(tools)),
-                timeout=timeout_of(llm),
+                timeout=timeout_of(llm.timeouts),
             ) as chunks:
                 async for chunk in chunks:
                     for delta in answer.take(chunk):
@@ -171,11 +170,6 @@ def given(options: Mapping[str, object], *, tools: bool) -> dict[str, object] | 
     if "thinking" in members:  # Kimi and DeepSeek; an option of an agent is no object
         members["thinking"] = {"type": members["thinking"]}
     return members or None
-
-
-def timeout_of(llm: Llm) -> openai.Timeout:
-    """Return the time-outs of one request: the agent's for connecting, and none that matters for the rest."""
-    return openai.Timeout(_LONG_S, connect=llm.timeouts.connect_ms / 1_000)
 
 
 def _function(tool: Tool) -> ChatCompletionFunctionToolParam:

@@ -12,13 +12,13 @@ import openai
 from openai.types.responses import FunctionToolParam, ResponseInputItemParam
 
 from trunkline.brain.llm import Finished, LlmDelta, LlmRequest, LlmStream, TextDelta, ToolCall, Usage
-from trunkline.brain.providers.openai import DEFAULT_MODEL, SAMPLING, OpenAiLlm, given, timeout_of
+from trunkline.brain.providers.openai import DEFAULT_MODEL, SAMPLING, OpenAiLlm, given
 from trunkline.brain.providers.openai_chat import LONGEST, MOST_TOOLS, Reason, encodable, tokens
 from trunkline.brain.providers.openai_history import Turn, parameters, turns
 from trunkline.proto.agent import Option
 from trunkline.proto.ids import ToolCallId
 from trunkline.providers.errors import Transient
-from trunkline.providers.openai_sdk import RAISED, meant, told
+from trunkline.providers.openai_sdk import RAISED, meant, timeout_of, told
 
 _T = TypeVar("_T")
 _INCOMPLETE: Final[Mapping[str, Reason]] = {"max_output_tokens": "length", "content_filter": "refused"}
@@ -46,7 +46,7 @@ class ResponsesLlm(OpenAiLlm):
                 temperature=openai.omit if llm.temperature is None else llm.temperature,
                 max_output_tokens=openai.omit if llm.max_tokens is None else llm.max_tokens,
                 extra_body=given(_nested(llm.options), tools=bool(tools)),
-                timeout=timeout_of(llm),
+                timeout=timeout_of(llm.timeouts),
             ) as events:
                 async for event in events:
                     for delta in answer.take(event):

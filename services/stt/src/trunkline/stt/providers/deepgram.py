@@ -14,6 +14,7 @@ from trunkline.proto.agent import Option, Stt
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import Misconfigured, Rejected, Transient
 from trunkline.providers.keys import without_key
+from trunkline.providers.sockets import tls
 from trunkline.stt.provider import Lost, OnHeard, SttCapabilities, SttStream
 from trunkline.stt.providers.deepgram_client import (
     Line,
@@ -22,7 +23,6 @@ from trunkline.stt.providers.deepgram_client import (
     is_flag,
     is_text,
     options_of,
-    prepare,
     url_of,
     within,
 )
@@ -83,7 +83,7 @@ class _Results(msgspec.Struct):
 class DeepgramStream:
     """One call's ear."""
 
-    def __init__(self, url: str, key: str, on_heard: OnHeard) -> None:
+    def __init__(self, url: str, key: str, connect_s: float, on_heard: OnHeard) -> None:
         self._key = key
         self._on_heard = on_heard
         self._words = Words()
@@ -92,6 +92,7 @@ class DeepgramStream:
         self._line = Line(
             url,
             key,
+            connect_s,
             lambda connection: AsyncV1SocketClient(websocket=connection),
             self._on_message,
             lambda error: on_heard(Lost(error)),
@@ -177,7 +178,7 @@ class DeepgramProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        prepare()
+        tls()
 
     def check(self, stt: Stt) -> None:
         """Check the key, the model's name and the options."""
@@ -193,7 +194,9 @@ class DeepgramProvider:
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear that connects by itself."""
         address, key = access(self._environ)
-        return DeepgramStream(url_of(address, "/v1/listen", _query(stt)), key, on_heard)
+        return DeepgramStream(
+            url_of(address, "/v1/listen", _query(stt)), key, stt.timeouts.connect_ms / 1_000, on_heard
+        )
 
     async def aclose(self) -> None:
         """Hold nothing."""

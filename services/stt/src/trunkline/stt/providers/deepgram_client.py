@@ -12,21 +12,21 @@ import asyncio
 import contextlib
 import json
 import logging
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 
 from trunkline.audio.g711 import pcm16_to_mulaw
 from trunkline.proto.agent import Option
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Transient, of_status
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of, socket_address, without_key
+from trunkline.providers.sockets import connected
 
 log = logging.getLogger("trunkline.stt.deepgram")
 
@@ -37,7 +37,6 @@ SEND_S: Final = 2.0
 """A send that takes longer goes to a peer that is dead."""
 KEEP_ALIVE_S: Final = 4.0
 GOODBYE_S: Final = 0.3
-_OPEN_S: Final = 30.0
 
 Query = list[tuple[str, str]]
 
@@ -113,6 +112,7 @@ class Line:
     Args:
         url: where to, with the query.
         key: Deepgram's key.
+        connect_s: how long making it may take.
         wrap: makes the SDK's socket of a connection.
         on_message: takes what comes; a `ValueError` or `msgspec.ValidationError` of its means it cannot be read, a
             `ProviderError` that the stream is over.
@@ -124,6 +124,7 @@ class Line:
         self,
         url: str,
         key: str,
+        connect_s: float,
         wrap: Callable[[Any], Socket],
         on_message: Callable[[object], None],
         on_lost: Callable[[ProviderError], None],
@@ -131,6 +132,7 @@ class Line:
     ) -> None:
         self._url = url
         self._key = key
+        self._connect_s = connect_s
         self._wrap = wrap
         self._on_message = on_message
         self._on_lost = on_lost
@@ -180,7 +182,8 @@ class Line:
 
     async def _run(self) -> None:
         try:
-            connection = await _connected(self._url, self._key)
+            headers = {"Authorization": f"Token {self._key}"}
+            connection = await connected(self._url, headers, self._connect_s, self._refused)
             try:
                 await self._talk(self._wrap(connection), connection)
             finally:
@@ -193,6 +196,9 @@ class Line:
         if not self._closing:
             self._closing = True
             self._on_lost(error)
+
+    def _refused(self, response: Response) -> ProviderError:
+        return refusal(response, self._key)
 
     async def _talk(self, socket: Socket, connection: ClientConnection) -> None:
         sender = asyncio.create_task(self._send_all(socket), name="deepgram sender")
@@ -221,7 +227,7 @@ class Line:
                 message = await socket.recv()
                 if not self._closing:
                     self._on_message(message)
-            except (ValueError, OverflowError, msgspec.ValidationError) as error:
+            except (ValueError, OverflowError, RecursionError, msgspec.ValidationError) as error:
                 raise Transient("a message that cannot be read", "malformed") from error
 
     async def _send_all(self, socket: Socket) -> None:
@@ -273,41 +279,14 @@ async def _bounded(sending: Awaitable[None]) -> None:
         raise Transient(f"nothing could be sent for {SEND_S:.0f} s", "dropped") from error
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-def prepare() -> None:
-    """Load what the first connection would wait for; blocks, for some 30 ms."""
-    _tls()
-
-
-async def _connected(url: str, key: str) -> ClientConnection:
-    secure = {"ssl": _tls()} if url.startswith("wss:") else {}
+def refusal(response: Response, key: str) -> ProviderError:
+    """Return what a refused handshake stands for: of the JSON body ``err_code`` and ``err_msg``, else a header."""
     try:
-        return await connect(
-            url,
-            additional_headers={"Authorization": f"Token {key}"},
-            compression=None,
-            open_timeout=_OPEN_S,
-            **cast("dict[str, Any]", secure),
-        )
-    except InvalidStatus as refused:
-        response = refused.response
-        text = without_key(refusal_text(response.body, response.headers.get("dg-error", "")), key)
-        raise of_status(response.status_code, text, response.headers.get("retry-after")) from refused
-    except (OSError, TimeoutError, EOFError, InvalidHandshake, InvalidURI) as error:
-        raise Transient(without_key(f"no connection: {error}", key), "connect") from error
-
-
-def refusal_text(body: bytes | bytearray | None, header: str) -> str:
-    """Return what Deepgram said when it refused: of the JSON body ``err_code`` and ``err_msg``, else the header."""
-    try:
-        said = json.loads(body or b"")
-        return f"{said['err_code']}: {said['err_msg']}"
-    except (ValueError, LookupError, TypeError):
-        return header or "refused"
+        said = json.loads(response.body or b"")
+        text = f"{said['err_code']}: {said['err_msg']}"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        text = response.headers.get("dg-error", "refused")
+    return of_status(response.status_code, without_key(text, key), response.headers.get("retry-after"))
 
 
 def closed_error(closed: ConnectionClosed, key: str) -> ProviderError:

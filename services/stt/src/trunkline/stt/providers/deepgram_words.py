@@ -101,8 +101,9 @@ class Words:
         """Take words, `final` or to be replaced by the next; return how the utterance they belong to reads now.
 
         Raises:
-            ValueError: their times are none.
+            ValueError: their times are none, or there is half a character in them.
         """
+        "".join((piece.text, *(word.text for word in piece.words))).encode()
         times = (piece.start_s, piece.end_s, *(at_s for word in piece.words for at_s in word[1:]))
         if not all(math.isfinite(at_s) for at_s in times):
             raise ValueError("times that are no numbers")

@@ -14,6 +14,7 @@ from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import Misconfigured, Rejected, Transient
 from trunkline.providers.keys import without_key
+from trunkline.providers.sockets import tls
 from trunkline.stt.provider import Lost, OnHeard, SttCapabilities, SttStream, TurnOver
 from trunkline.stt.providers.deepgram_client import (
     Line,
@@ -22,7 +23,6 @@ from trunkline.stt.providers.deepgram_client import (
     is_flag,
     is_text,
     options_of,
-    prepare,
     url_of,
     within,
 )
@@ -62,7 +62,7 @@ class _Turn(msgspec.Struct):
 class FluxStream:
     """One call's ear."""
 
-    def __init__(self, url: str, key: str, on_heard: OnHeard) -> None:
+    def __init__(self, url: str, key: str, connect_s: float, on_heard: OnHeard) -> None:
         self._key = key
         self._on_heard = on_heard
         self._words = Words()
@@ -71,6 +71,7 @@ class FluxStream:
         self._line = Line(
             url,
             key,
+            connect_s,
             lambda connection: AsyncV2SocketClient(websocket=connection),
             self._on_message,
             lambda error: on_heard(Lost(error)),
@@ -165,7 +166,7 @@ class FluxProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        prepare()
+        tls()
 
     def check(self, stt: Stt) -> None:
         """Check the key, the model's name, the language and the options."""
@@ -181,7 +182,7 @@ class FluxProvider:
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear that connects by itself."""
         address, key = access(self._environ)
-        return FluxStream(url_of(address, "/v2/listen", _query(stt)), key, on_heard)
+        return FluxStream(url_of(address, "/v2/listen", _query(stt)), key, stt.timeouts.connect_ms / 1_000, on_heard)
 
     async def aclose(self) -> None:
         """Hold nothing."""

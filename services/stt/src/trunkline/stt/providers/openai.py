@@ -20,7 +20,7 @@ from trunkline.proto.agent import Option, Stt
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.endpoints import account_of
 from trunkline.providers.errors import Misconfigured, ProviderError, Transient
-from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, warm
+from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, timeout_of, warm
 from trunkline.stt.provider import Billed, Failed, OnHeard, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
 
@@ -121,6 +121,7 @@ class OpenAiStream:
             keywords=terms if terms and by_list else openai.omit,
             prompt=" ".join(hints) if hints else openai.omit,
             temperature=temperature if isinstance(temperature, float) else openai.omit,
+            timeout=timeout_of(stt.timeouts),
         ) as response:
             async for piece in response.iter_bytes():
                 body += piece
@@ -139,7 +140,9 @@ class OpenAiStream:
 class OpenAiProvider:
     """OpenAI's models by name; key ``OPENAI_API_KEY``, address ``OPENAI_BASE_URL`` (with ``/v1``)."""
 
-    capabilities: Final = SttCapabilities(usage=True, honours=frozenset({"language", "keyterms", "model"}))
+    capabilities = SttCapabilities(
+        model=DEFAULT_MODEL, usage=True, honours=frozenset({"language", "keyterms", "model"})
+    )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -194,6 +197,8 @@ class OpenAiProvider:
 
 class CompatibleProvider(OpenAiProvider):
     """Models of the server that the operator gave an address for: ``<ENDPOINT>_BASE_URL``, and a key if it has one."""
+
+    capabilities = SttCapabilities(usage=True, honours=frozenset({"language", "keyterms", "model"}))
 
     def account(self, stt: Stt) -> tuple[str, str]:
         """Return the address `stt` asks at, and the key or ``""``. An agent names an endpoint, never an address.

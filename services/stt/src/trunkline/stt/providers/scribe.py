@@ -24,9 +24,10 @@ from trunkline.providers.errors import (
     Unauthorised,
 )
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of, without_key
+from trunkline.providers.sockets import tls
 from trunkline.stt.provider import Failed, Lost, OnHeard, Partial, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
-from trunkline.stt.providers.scribe_line import RATE_HZ, Line, prepare
+from trunkline.stt.providers.scribe_line import RATE_HZ, Line
 
 MODEL: Final = "scribe_v2_realtime"
 MOST_KEYTERMS: Final = 50
@@ -73,7 +74,7 @@ class _Commit(NamedTuple):
 class ScribeStream:
     """One call's ear."""
 
-    def __init__(self, url: str, key: str, on_heard: OnHeard) -> None:
+    def __init__(self, url: str, key: str, connect_s: float, on_heard: OnHeard) -> None:
         self._key = key
         self._on_heard = on_heard
         self._utterance: UtteranceId | None = None
@@ -81,7 +82,7 @@ class ScribeStream:
         self._before = ""
         self._since_commit_s = 0.0
         self._quiet_s = 0.0
-        self._line = Line(url, key, self._on_message, lambda error: on_heard(Lost(error)))
+        self._line = Line(url, key, connect_s, self._on_message, lambda error: on_heard(Lost(error)))
 
     def begin(self, utterance: UtteranceId) -> None:
         """Note it."""
@@ -162,7 +163,7 @@ class ScribeProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        prepare()
+        tls()
 
     def check(self, stt: Stt) -> None:
         """Check the key, the model's name, the key terms and the options."""
@@ -177,7 +178,7 @@ class ScribeProvider:
     async def open(self, stt: Stt, on_heard: OnHeard) -> SttStream:
         """Return an ear that connects by itself."""
         url, key = self._asked(stt)
-        return ScribeStream(url, key, on_heard)
+        return ScribeStream(url, key, stt.timeouts.connect_ms / 1_000, on_heard)
 
     async def aclose(self) -> None:
         """Hold nothing."""

@@ -13,24 +13,22 @@ import base64
 import contextlib
 import json
 import logging
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Any, Final
 
+import msgspec
 from elevenlabs.realtime.connection import RealtimeConnection
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 
 from trunkline.audio.g711 import pcm16_to_mulaw
 from trunkline.providers.errors import ProviderError, Rejected, Throttled, Transient, of_status
 from trunkline.providers.keys import without_key
+from trunkline.providers.sockets import connected
 
 log = logging.getLogger("trunkline.stt.elevenlabs")
-# The library writes headers (the key) and messages (the caller's words) to a log of level DEBUG.
-_quiet = logging.getLogger("trunkline.stt.elevenlabs.socket")
-_quiet.setLevel(logging.INFO)
 
 RATE_HZ: Final = 8_000
 MESSAGE_BYTES: Final = 800
@@ -38,7 +36,6 @@ KEPT_BYTES: Final = 10 * RATE_HZ
 SEND_S: Final = 2.0
 """A send that takes longer goes to a peer that is dead."""
 _GOODBYE_S: Final = 0.3
-_OPEN_S: Final = 30.0
 _POLICY: Final = 1008
 _INTERNAL: Final = 1011
 
@@ -49,6 +46,7 @@ class Line:
     Args:
         url: where to, with the query.
         key: ElevenLabs' key.
+        connect_s: how long making it may take.
         on_message: takes what comes; a `ValueError` of its means it cannot be read, a `ProviderError` that the stream
             is over.
         on_lost: told once, when the connection cannot be used any more.
@@ -58,11 +56,13 @@ class Line:
         self,
         url: str,
         key: str,
+        connect_s: float,
         on_message: Callable[[dict[str, Any]], None],
         on_lost: Callable[[ProviderError], None],
     ) -> None:
         self._url = url
         self._key = key
+        self._connect_s = connect_s
         self._on_message = on_message
         self._on_lost = on_lost
         self._waiting: deque[bytearray | None] = deque()  # None: a commit
@@ -100,7 +100,7 @@ class Line:
 
     async def _run(self) -> None:
         try:
-            connection = await _connected(self._url, self._key)
+            connection = await connected(self._url, {"xi-api-key": self._key}, self._connect_s, self._refused)
             try:
                 await self._talk(connection)
             finally:
@@ -115,6 +115,14 @@ class Line:
         if not self._closing:
             self._closing = True
             self._on_lost(error)
+
+    def _refused(self, response: Response) -> ProviderError:
+        word, message = _detail(response.body)
+        text = ": ".join(part for part in (f"HTTP {response.status_code}", word, message) if part)
+        text = without_key(text, self._key)
+        if word == "quota_exceeded":  # comes with 401
+            return Throttled(text)
+        return of_status(response.status_code, text, response.headers.get("retry-after"))
 
     async def _talk(self, connection: ClientConnection) -> None:
         sender = asyncio.create_task(self._send_all(connection), name="elevenlabs sender")
@@ -136,11 +144,11 @@ class Line:
             if self._closing:
                 continue
             try:
-                message = json.loads(raw)
+                message = msgspec.json.decode(raw)  # which refuses half a character; the standard library takes it
                 if not isinstance(message, dict):
                     raise Transient("a message that is no object", "malformed")
                 self._on_message(message)
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError, msgspec.DecodeError) as error:
                 raise Transient("a message that cannot be read", "malformed") from error
 
     async def _send_all(self, connection: ClientConnection) -> None:
@@ -198,34 +206,6 @@ async def _leave(connection: ClientConnection, goodbye_s: float) -> None:
                 await connection.close()
     finally:
         connection.transport.abort()
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-def prepare() -> None:
-    """Load what the first connection would wait for; blocks, for some 30 ms."""
-    _tls()
-
-
-async def _connected(url: str, key: str) -> ClientConnection:
-    secure: dict[str, Any] = {"ssl": _tls()} if url.startswith("wss:") else {}
-    headers = {"xi-api-key": key}
-    try:
-        return await connect(
-            url, additional_headers=headers, compression=None, open_timeout=_OPEN_S, logger=_quiet, **secure
-        )
-    except InvalidStatus as refused:
-        response = refused.response
-        word, message = _detail(response.body)
-        text = without_key(": ".join(part for part in (f"HTTP {response.status_code}", word, message) if part), key)
-        if word == "quota_exceeded":  # comes with 401
-            raise Throttled(text) from refused
-        raise of_status(response.status_code, text, response.headers.get("retry-after")) from refused
-    except (OSError, TimeoutError, EOFError, InvalidHandshake, InvalidURI) as error:
-        raise Transient(without_key(f"no connection: {error}", key), "connect") from error
 
 
 def _detail(body: bytes | bytearray | None) -> tuple[str, str]:

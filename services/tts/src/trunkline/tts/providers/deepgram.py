@@ -10,20 +10,21 @@ import asyncio
 import contextlib
 import json
 import logging
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from functools import cache
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
 from deepgram.speak.v1.socket_client import AsyncV1SocketClient
 from deepgram.speak.v1.types.speak_v1text import SpeakV1Text
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 
 from trunkline.proto.agent import Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Throttled, Transient, of_status
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of, socket_address, without_key
+from trunkline.providers.sockets import connected, tls
 from trunkline.tts.provider import Spoken, TtsCapabilities, TtsVoice
 
 log = logging.getLogger("trunkline.tts.deepgram")
@@ -35,7 +36,6 @@ _MOST_BYTES: Final = 600 * 2 * RATE_HZ
 _SEND_S: Final = 2.0
 _CLEARED_S: Final = 0.3
 _GOODBYE_S: Final = 0.3
-_OPEN_S: Final = 30.0
 _STUCK_S: Final = 1.5
 """A connection that is not there after so long is not waited for by another sentence."""
 
@@ -133,7 +133,7 @@ class _Talk:
             self._heard.put_nowait(self._closed(closed))
         except ProviderError as error:
             self._heard.put_nowait(error)
-        except ValueError:
+        except (ValueError, RecursionError):
             self._heard.put_nowait(Transient("a message that cannot be read", "malformed"))
         except Exception as error:
             log.exception("voice broke for a reason of our own")
@@ -173,9 +173,10 @@ class AuraVoice:
 
     sample_rate_hz: Final = RATE_HZ
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, connect_s: float) -> None:
         self._url = url
         self._key = key
+        self._connect_s = connect_s
         self._opening = self._begin_to_open()
 
     async def speak(self, text: AsyncIterable[str]) -> AsyncGenerator[Spoken, None]:
@@ -246,7 +247,9 @@ class AuraVoice:
         return asyncio.create_task(self._open(), name="aura")
 
     async def _open(self) -> _Talk:
-        return _Talk(await _connected(self._url, self._key), self._key)
+        headers = {"Authorization": f"Token {self._key}"}
+        refused = partial(_refusal, key=self._key)
+        return _Talk(await connected(self._url, headers, self._connect_s, refused), self._key)
 
 
 class AuraProvider:
@@ -256,7 +259,7 @@ class AuraProvider:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        _tls()
+        tls()
 
     def check(self, tts: Tts) -> None:
         """Check the key, the voice's name and the options."""
@@ -269,7 +272,7 @@ class AuraProvider:
     async def open(self, tts: Tts) -> TtsVoice:
         """Return a voice that connects by itself."""
         address, key = self._access()
-        return AuraVoice(f"{address}/v1/speak?{urlencode(_query(tts))}", key)
+        return AuraVoice(f"{address}/v1/speak?{urlencode(_query(tts))}", key, tts.timeouts.connect_ms / 1_000)
 
     async def aclose(self) -> None:
         """Hold nothing."""
@@ -302,27 +305,10 @@ def _query(tts: Tts) -> dict[str, str]:
     return query
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-async def _connected(url: str, key: str) -> ClientConnection:
-    secure: dict[str, Any] = {"ssl": _tls()} if url.startswith("wss:") else {}
-    headers = {"Authorization": f"Token {key}"}
+def _refusal(response: Response, key: str) -> ProviderError:
     try:
-        return await connect(url, additional_headers=headers, compression=None, open_timeout=_OPEN_S, **secure)
-    except InvalidStatus as refused:
-        response = refused.response
-        text = without_key(_refusal_text(response.body, response.headers.get("dg-error", "")), key)
-        raise of_status(response.status_code, text, response.headers.get("retry-after")) from refused
-    except (OSError, TimeoutError, EOFError, InvalidHandshake, InvalidURI) as error:
-        raise Transient(without_key(f"no connection: {error}", key), "connect") from error
-
-
-def _refusal_text(body: bytes | bytearray | None, header: str) -> str:
-    try:
-        said = json.loads(body or b"")
-        return f"{said['err_code']}: {said['err_msg']}"
-    except (ValueError, LookupError, TypeError):
-        return header or "refused"
+        said = json.loads(response.body or b"")
+        text = f"{said['err_code']}: {said['err_msg']}"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        text = response.headers.get("dg-error", "refused")
+    return of_status(response.status_code, without_key(text, key), response.headers.get("retry-after"))

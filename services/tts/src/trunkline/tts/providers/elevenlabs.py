@@ -15,9 +15,10 @@ from elevenlabs.url_utils import build_ws_url
 from trunkline.proto.agent import Option, Tts
 from trunkline.providers.errors import Misconfigured
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of
+from trunkline.providers.sockets import tls
 from trunkline.tts.provider import TtsCapabilities, TtsVoice
 from trunkline.tts.providers.elevenlabs_http import Clients, HttpVoice
-from trunkline.tts.providers.elevenlabs_socket import Asked, SocketVoice, Spare, tls
+from trunkline.tts.providers.elevenlabs_socket import Asked, SocketVoice, Spare
 
 MODEL: Final = "eleven_flash_v2_5"
 VOICE: Final = "EXAVITQu4vr4xnSDxMaL"
@@ -145,7 +146,7 @@ class ElevenLabsProvider:
             generation_config=GenerationConfig(chunk_length_schedule=[float(n) for n in _ints(schedule)]),
         )
         url = build_ws_url(address, ["v1", "text-to-speech", tts.voice or VOICE, "stream-input"], query)
-        return Asked(url, first.model_dump_json(by_alias=True, exclude_none=True), key)
+        return Asked(url, first.model_dump_json(by_alias=True, exclude_none=True), key, tts.timeouts.connect_ms / 1_000)
 
     def _over_http(self, tts: Tts) -> HttpVoice:
         address, key = self._access()
@@ -159,7 +160,7 @@ class ElevenLabsProvider:
             request["language_code"] = language
         if settings := _voice_settings(tts):
             request["voice_settings"] = VoiceSettings(**settings)
-        return HttpVoice(self._clients.of(address, key), key, request)
+        return HttpVoice(self._clients.of(address, key), key, tts.timeouts.connect_ms / 1_000, request)
 
     def _access(self) -> tuple[str, str]:
         try:

@@ -9,13 +9,14 @@ from elevenlabs.core.api_error import ApiError
 
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.providers.errors import ProviderError, Rejected, Transient
+from trunkline.providers.sockets import tls
 from trunkline.tts.provider import Billed, Spoken
 from trunkline.tts.providers.elevenlabs_errors import of_answer
-from trunkline.tts.providers.elevenlabs_socket import RATE_HZ, tls
+from trunkline.tts.providers.elevenlabs_socket import RATE_HZ
 
 _MOST_BYTES: Final = 600 * RATE_HZ
 _CHUNK_BYTES: Final = 640
-_ONCE: Final[Any] = {"max_retries": 0, "timeout_in_seconds": 600, "chunk_size": _CHUNK_BYTES}
+_ONCE: Final[Any] = {"max_retries": 0, "chunk_size": _CHUNK_BYTES}
 # The library's own 5 s would close the connection between two sentences of a conversation.
 _LIMITS: Final = httpx.Limits(max_connections=1_000, max_keepalive_connections=100, keepalive_expiry=55)
 
@@ -50,15 +51,18 @@ class HttpVoice:
     Args:
         client: of the process.
         key: to be blotted out.
+        connect_s: how long a connection may take.
         request: what every sentence is asked with, as the SDK's arguments.
     """
 
     sample_rate_hz: Final = RATE_HZ
 
-    def __init__(self, client: AsyncElevenLabs, key: str, request: dict[str, Any]) -> None:
+    def __init__(self, client: AsyncElevenLabs, key: str, connect_s: float, request: dict[str, Any]) -> None:
         self._client = client
         self._key = key
         self._request = request
+        # The SDK hands this on to httpx as it is. Whoever asks has shorter times for all but connecting.
+        self._options: Any = {**_ONCE, "timeout_in_seconds": httpx.Timeout(600, connect=connect_s)}
 
     async def speak(self, text: AsyncIterable[str]) -> AsyncGenerator[Spoken, None]:
         """Yield the sentence as it comes, once it is written."""
@@ -68,7 +72,7 @@ class HttpVoice:
         sound_bytes = 0
         speech = self._client.text_to_speech.with_raw_response
         try:
-            async with speech.stream(text=whole, request_options=_ONCE, **self._request) as response:
+            async with speech.stream(text=whole, request_options=self._options, **self._request) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if headers.get("content-type", "").startswith(("application/json", "text/")):
                     raise Transient("the answer is no sound", "malformed")

@@ -10,27 +10,22 @@ import asyncio
 import base64
 import contextlib
 import json
-import logging
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from functools import cache
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 from elevenlabs.types import AudioOutput, CloseConnection, SendText
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
 from websockets.protocol import State
 
 from trunkline.audio.g711 import mulaw_to_pcm16
-from trunkline.providers.errors import Transient
-from trunkline.providers.keys import without_key
+from trunkline.providers.errors import ProviderError, Transient
+from trunkline.providers.sockets import connected
 from trunkline.tts.provider import Points, Spoken
 from trunkline.tts.providers.elevenlabs_errors import of_answer, of_close, of_message
 from trunkline.tts.providers.elevenlabs_times import Times
-
-# The library writes headers (the key) and messages (what is said) to a log of level DEBUG.
-_quiet = logging.getLogger("trunkline.tts.elevenlabs.socket")
-_quiet.setLevel(logging.INFO)
 
 RATE_HZ: Final = 8_000
 _MOST_BYTES: Final = 600 * RATE_HZ
@@ -39,7 +34,6 @@ _LONGEST_QUEUE: Final = 256
 be taken for dead."""
 _SEND_S: Final = 2.0
 _GOODBYE_S: Final = 0.3
-_OPEN_S: Final = 30.0
 _STUCK_S: Final = 1.5
 """A connection that is not there after so long is not waited for by another sentence."""
 _AGAIN_S: Final = 5.0
@@ -54,6 +48,7 @@ class Asked(NamedTuple):
     first: str
     """The first message."""
     key: str
+    connect_s: float
 
 
 class Link:
@@ -270,31 +265,10 @@ class SocketVoice:
         await asyncio.gather(self._spare.aclose(), *self._leaving, return_exceptions=True)
 
 
-@cache
-def tls() -> ssl.SSLContext:
-    """Return the process's TLS settings; the first time takes some 30 ms."""
-    return ssl.create_default_context()
-
-
 async def _open(asked: Asked) -> Link:
-    secure: dict[str, Any] = {"ssl": tls()} if asked.url.startswith("wss:") else {}
-    try:
-        connection = await connect(
-            asked.url,
-            additional_headers={"xi-api-key": asked.key},
-            compression=None,
-            logger=_quiet,
-            open_timeout=_OPEN_S,
-            max_queue=_LONGEST_QUEUE,
-            **secure,
-        )
-    except InvalidStatus as refused:
-        response = refused.response
-        raise of_answer(
-            response.status_code, response.body, response.headers.get("retry-after"), asked.key
-        ) from refused
-    except (OSError, TimeoutError, EOFError, InvalidHandshake, InvalidURI) as error:
-        raise Transient(without_key(f"no connection: {error}", asked.key), "connect") from error
+    headers = {"xi-api-key": asked.key}
+    refused = partial(_refusal, key=asked.key)
+    connection = await connected(asked.url, headers, asked.connect_s, refused, max_queue=_LONGEST_QUEUE)
     link = Link(connection, asked.key)
     try:
         with contextlib.suppress(ConnectionClosed):  # whoever reads is told why
@@ -303,3 +277,7 @@ async def _open(asked: Asked) -> Link:
         connection.transport.abort()
         raise
     return link
+
+
+def _refusal(response: Response, key: str) -> ProviderError:
+    return of_answer(response.status_code, response.body, response.headers.get("retry-after"), key)

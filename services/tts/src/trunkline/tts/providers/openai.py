@@ -12,7 +12,7 @@ import openai
 from trunkline.proto.agent import Option, Tts
 from trunkline.providers.endpoints import account_of
 from trunkline.providers.errors import Misconfigured, Transient
-from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, warm
+from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, timeout_of, warm
 from trunkline.tts.provider import TtsCapabilities, TtsVoice
 
 RATE_HZ: Final = 24_000
@@ -48,6 +48,7 @@ class OpenAiVoice:
                 response_format="pcm",
                 speed=tts.speed if tts.speed != 1.0 else openai.omit,
                 instructions=instructions if isinstance(instructions, str) else openai.omit,
+                timeout=timeout_of(tts.timeouts),
             ) as response:
                 _check_sound(response.headers.get("content-type", ""))
                 async for piece in response.iter_bytes():
@@ -72,7 +73,7 @@ class OpenAiVoice:
 class OpenAiProvider:
     """OpenAI's voices by name; key ``OPENAI_API_KEY``, address ``OPENAI_BASE_URL`` (with ``/v1``)."""
 
-    capabilities: Final = TtsCapabilities(adjusts=frozenset({"speed"}))
+    capabilities = TtsCapabilities(model=DEFAULT_MODEL, adjusts=frozenset({"speed"}))
     options: Mapping[str, type] = {"instructions": str}
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -127,6 +128,7 @@ class OpenAiProvider:
 class CompatibleProvider(OpenAiProvider):
     """Voices of the server that the operator gave an address for: ``<ENDPOINT>_BASE_URL``, and a key if it has one."""
 
+    capabilities = TtsCapabilities(adjusts=frozenset({"speed"}))
     options: Mapping[str, type] = {"instructions": str, "sample_rate_hz": int}  # a rate other than 24 kHz
 
     def account(self, tts: Tts) -> tuple[str, str]:

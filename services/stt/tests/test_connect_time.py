@@ -1,0 +1,49 @@
+"""How long the adapters try to connect: as long as the agent says, to a server that takes connections and is silent."""
+
+import asyncio
+
+import pytest
+
+from trunkline.proto.agent import Stt, Timeouts
+from trunkline.proto.ids import UtteranceId
+from trunkline.stt.provider import Failed, Heard, Lost, providers
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable", "scheme"),
+    [
+        ("deepgram", "DEEPGRAM", "http"),
+        ("deepgram", "DEEPGRAM", "https"),
+        ("deepgram-flux", "DEEPGRAM", "http"),
+        ("elevenlabs", "ELEVENLABS", "http"),
+        ("openai", "OPENAI", "https"),
+    ],
+)
+def test_a_connection_may_take_as_long_as_the_agent_says(provider: str, variable: str, scheme: str) -> None:
+    async def story() -> None:
+        heard: asyncio.Queue[Heard] = asyncio.Queue()
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+            port = silent.sockets[0].getsockname()[1]
+            plugins = providers(
+                {f"{variable}_API_KEY": "k", f"{variable}_BASE_URL": f"{scheme}://127.0.0.1:{port}"}, []
+            )
+            stt = Stt(provider=provider, timeouts=Timeouts(connect_ms=100))
+            stream = await plugins.get(provider).open(stt, heard.put_nowait)
+            stream.begin(UtteranceId(1))
+            stream.push(bytes(3_200), voiced=True)
+            stream.finish()
+            match await heard.get():
+                case Lost(error) | Failed(_, error):
+                    assert error.kind == "connect"
+                case other:
+                    raise AssertionError(other)
+            await stream.aclose()
+            await plugins.aclose()
+
+    async def told() -> None:
+        async with asyncio.timeout(2):
+            await story()
+
+    asyncio.run(told())
