@@ -1,4 +1,4 @@
-"""Twelve calls whose first provider dies under them: what each caller hears is read back from the sound at their ear."""
+"""Twelve calls whose voice dies under them: what each caller hears is read back from the sound at their ear."""
 
 import asyncio
 import os

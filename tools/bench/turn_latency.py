@@ -2,10 +2,11 @@
 
     python tools/bench/turn_latency.py [--calls 12] [--at-once 2] [--out FILE.json]
 
-The same calls twice in one run. First the emulators take the time the providers publish (Deepgram's final words 250 ms
-after the last sound, 350 ms to a GPT-class model's first token and 80 tokens a second after it, 100 ms to ElevenLabs
-Flash's first byte); then they answer at once, so that what is left, beyond the endpointing silence, is Trunkline's own:
-five services, the bus, the SDKs, and the emulators' own HTTP on the same two cores. Nothing here asserts.
+The same calls three times in one run. First the emulators take the time the providers publish (Deepgram's final words
+250 ms after the last sound, 350 ms to a GPT-class model's first token and 80 tokens a second after it, 100 ms to
+ElevenLabs Flash's first byte). Then they answer at once: what is left beyond the endpointing silence is five services,
+the bus, the SDKs, and the emulators' own HTTP on the same cores. Last, the in-process ``bench`` providers take the
+place of SDKs and emulators: what is left is Trunkline's own. Nothing here asserts.
 """
 
 import argparse
@@ -43,11 +44,11 @@ name = "latency"
 greeting = "Hello."
 prompt = "Answer in one short sentence."
 [stt]
-provider = "deepgram"
+provider = "%s"
 [llm]
-provider = "openai"
+provider = "%s"
 [tts]
-provider = "elevenlabs"
+provider = "%s"
 [turns]
 endpoint_silence_ms = {ENDPOINT_MS}
 fillers = []
@@ -63,10 +64,12 @@ class Pace(NamedTuple):
     llm_first_s: float
     tokens_per_s: float
     tts_first_s: float
+    providers: tuple[str, str, str] = ("deepgram", "openai", "elevenlabs")
 
 
 PUBLISHED: Final = Pace("published speeds", 0.25, 0.35, 80.0, 0.1)
-INSTANT: Final = Pace("instant", 0.0, 0.0, 1e6, 0.0)
+INSTANT: Final = Pace("instant, through the SDKs", 0.0, 0.0, 1e6, 0.0)
+IN_PROCESS: Final = Pace("instant, in process", 0.0, 0.0, 1e6, 0.0, ("bench", "bench", "bench"))
 
 
 def scenario() -> Scenario:
@@ -107,7 +110,7 @@ async def measure(pace: Pace, calls: int, at_once: int) -> list[TurnMeasured]:
     sounds = {str(step.say): clips[number] for number, step in enumerate(tale.steps) if step.say is not None}
     turns: list[TurnMeasured] = []
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "latency.toml").write_text(AGENT)
+        (Path(folder) / "latency.toml").write_text(AGENT % pace.providers)
         async with emulators(pace, sounds) as environ:
             plan = Plan(port=0, agents=Path(folder), note=False, drain_s=1.0, environ=environ)
             async with run_dev(plan, Journal(lambda _: None, ("edge",), colour=False)) as dev:
@@ -153,7 +156,7 @@ async def main(options: argparse.Namespace) -> None:
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "endpoint_silence_ms": ENDPOINT_MS,
     }
-    for pace in (PUBLISHED, INSTANT):
+    for pace in (PUBLISHED, INSTANT, IN_PROCESS):
         turns = await measure(pace, options.calls, options.at_once)
         rows = table(turns)
         show(pace.name, rows, len(turns))

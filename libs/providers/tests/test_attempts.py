@@ -153,6 +153,7 @@ def test_all_breakers_open_is_told_at_once():
         stage.health.failed("a", Transient("x"))
     got, error = stage.answer(stage.candidate("a", "x"))
     assert (got, error.kind, stage.asked) == ([], "breaker-open", [])
+    assert [(fact.kind, fact.then) for fact in stage.facts] == [("breaker-open", "apology")]
 
 
 def test_an_adapter_that_breaks_is_a_failure_like_others():

@@ -21,21 +21,21 @@ TABLE = Prices(
 
 
 def test_a_cost_is_what_one_reckons_by_hand():
-    mind = TABLE.find("acme", "mind-2")
+    mind = TABLE.find("brain", "acme", "mind-2")
     # 900 fresh tokens at 2 $, 100 cached at 0.5 $, 50 out at 8 $ a million
     used = Quantities(input_tokens=1_000, cached_tokens=100, output_tokens=50)
     assert mind.of(used) == pytest.approx(900 * 2e-6 + 100 * 0.5e-6 + 50 * 8e-6)
-    assert TABLE.find("acme", "ear").of(Quantities(audio_s=90.0)) == pytest.approx(0.009)
+    assert TABLE.find("stt", "acme", "ear").of(Quantities(audio_s=90.0)) == pytest.approx(0.009)
 
 
 def test_the_longest_name_that_fits_counts_and_what_is_not_known_is_not_free():
-    assert TABLE.find("acme", "mind-mini-2026").million_input == 0.2
-    assert TABLE.find("acme", "voice") is None
-    assert TABLE.find("other", "mind") is None
+    assert TABLE.find("brain", "acme", "mind-mini-2026").million_input == 0.2
+    assert TABLE.find("tts", "acme", "voice") is None
+    assert TABLE.find("brain", "other", "mind") is None
 
 
 def test_cached_tokens_cost_as_others_where_the_table_names_no_price_for_them():
-    mini = TABLE.find("acme", "mind-mini")
+    mini = TABLE.find("brain", "acme", "mind-mini")
     assert mini.of(Quantities(input_tokens=100, cached_tokens=100)) == pytest.approx(100 * 0.2e-6)
 
 
@@ -63,7 +63,7 @@ def test_the_model_an_adapter_chose_is_the_one_that_is_priced():
 def test_our_table_can_be_read_and_is_dated():
     table = load({})
     assert len(table.as_of) == 10
-    assert table.find("local", "").of(Quantities(audio_s=100.0, characters=10)) == 0.0
+    assert table.find("stt", "local", "").of(Quantities(audio_s=100.0, characters=10)) == 0.0
     assert len({(entry.provider, entry.model) for entry in table.price}) == len(table.price)
 
 
@@ -74,3 +74,8 @@ def test_a_table_that_is_wrong_is_refused_and_the_setting_named(tmp_path, text):
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(BadPrices, match="TRUNKLINE_PRICES"):
         load({"TRUNKLINE_PRICES": str(tmp_path / "prices.toml")})
+
+
+def test_a_voice_named_like_a_mind_is_not_priced_as_one():
+    assert TABLE.find("tts", "acme", "mind-tts") is None
+    assert TABLE.find("tts", "local", "") is not None

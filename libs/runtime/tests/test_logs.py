@@ -1,3 +1,4 @@
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -5,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from trunkline.runtime.logs import JsonLines, TextLines
+from trunkline.runtime.logs import JsonLines, TextLines, configure
 
 pytestmark = pytest.mark.unit
 
@@ -91,3 +92,19 @@ def test_an_exception_is_told_in_full_where_private_things_are_shown():
 def test_a_record_of_no_exception_at_all_is_no_problem():
     record = logging.LogRecord("trunkline.brain", logging.ERROR, __file__, 1, "broke", None, (None, None, None))
     assert TextLines(colour=False, show_pii=False).format(record).strip().endswith("broke")
+
+
+def test_a_library_that_sets_its_own_level_is_kept_down_all_the_same():
+    root, library = logging.getLogger(), logging.getLogger("openai._base_client")
+    before = root.handlers[:], root.level
+    out = io.StringIO()
+    try:
+        configure("brain", "debug", "json", stream=out)
+        library.setLevel(logging.DEBUG)  # as its environment variable has it do
+        library.debug("Request options: what the caller said")
+        library.warning("told")
+    finally:
+        root.handlers[:], level = before
+        root.setLevel(level)
+        library.setLevel(logging.NOTSET)
+    assert [msgspec.json.decode(line)["message"] for line in out.getvalue().splitlines()] == ["told"]

@@ -401,6 +401,8 @@ class Strange(GoogleEmulator):
         '{"candidates": [{"content": {"parts": [{"text": 5}]}}]}',
         '{"candidates": [{"content": {"parts": [{"functionCall": {"args": {}}}]}}]}',
         '{"candidates": [{"content": {"parts": ["text"]}}]}',
+        '{"candidates": [{"content": {"parts": [{"text": "\\ud800"}]}}]}',
+        '{"candidates": [{"content": {"parts": [{"functionCall": {"name": "a", "args": {"b": "\\ud800"}}}]}}]}',
         '{"error": "no object"}',
         '{"error": {"code": "x"}}',
     ],

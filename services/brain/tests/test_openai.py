@@ -317,6 +317,7 @@ def test_a_missing_key_costs_no_other_agent_anything(provider):
 
 def test_a_compatible_server_has_a_key_of_its_own(monkeypatch):
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-ours")  # the SDK looks there by itself
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer of-ours\nx-ours: of-ours")
     llm = Llm(provider="openai-compatible", endpoint="groq", model="llama", max_tokens=50, options={"top_k": 4})
 
     async def story(talk):
@@ -325,6 +326,7 @@ def test_a_compatible_server_has_a_key_of_its_own(monkeypatch):
         seen = talk.emulator.seen[0].headers
         assert seen["authorization"] == "Bearer groq-key"
         assert "openai-organization" not in seen
+        assert "x-ours" not in seen
         body = talk.emulator.bodies[0]
         assert (body["model"], body["max_tokens"], body["top_k"]) == ("llama", 50, 4)
         assert "max_completion_tokens" not in body

@@ -92,3 +92,9 @@ def test_times_that_are_no_numbers_are_refused_before_they_do_harm() -> None:
         with pytest.raises(ValueError, match="times"):
             words.heard(piece("yes", bad), final=True)
     assert [final.text for final in words.settle(always)] == ["", ""]
+
+
+def test_half_a_character_is_no_word() -> None:
+    for text, word in (("\ud800", "a"), ("a", "\ud800")):
+        with pytest.raises(ValueError, match="surrogates"):
+            two().heard(Piece(text, 1.0, 1.2, None, (Timed(word, 1.0, 1.2),)), final=False)

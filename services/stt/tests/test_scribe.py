@@ -349,7 +349,15 @@ def test_errors_of_the_stream_are_told_apart(complaint: str, kind: str) -> None:
     run(story())
 
 
-@pytest.mark.parametrize("message", [[1], {"message_type": "partial_transcript", "text": 5}, "\ud800"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        [1],
+        {"message_type": "partial_transcript", "text": 5},
+        {"message_type": "partial_transcript", "text": "\ud800"},
+        "\ud800",
+    ],
+)
 def test_a_message_of_the_wrong_shape_cannot_be_read(message: object) -> None:
     class Hostile(ElevenLabsEmulator):
         def malformed(self) -> str:

@@ -105,6 +105,9 @@ class Attempts(Generic[T]):
             if failure is not None:
                 self._record(candidates[failure[0]], failure[1], course.attempts - (step is not None), step, candidates)
             if step is None:
+                if failure is None:
+                    error = Transient("all providers failed lately; none is asked", "breaker-open")
+                    self._record(candidates[0], error, 0, None, candidates)
                 raise AllFailed(failure[1] if failure is not None else None)
             await asyncio.sleep(step.wait_s)
             began = False

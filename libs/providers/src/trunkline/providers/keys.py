@@ -19,7 +19,7 @@ class MissingKey(LookupError):
     """There is no key; the text names the settings that would hold one."""
 
     def __init__(self, variable: str) -> None:
-        super().__init__(f"{variable} is not set (nor {variable}_FILE, nor a file {variable} in {SECRETS})")
+        super().__init__(f"{variable} is not set to a key (nor {variable}_FILE, nor a file {variable} in {SECRETS})")
         self.variable = variable
 
 
@@ -43,7 +43,8 @@ def key_of(service: str, environ: Mapping[str, str]) -> str:
     folder = environ.get(SECRETS, "")
     for path in (environ.get(f"{variable}_FILE", ""), f"{folder}/{variable}" if folder else ""):
         found = found or _read(path)
-    if not found:
+    # What a header cannot hold is no key, but a file with more in it than one.
+    if not (found and found.isascii() and found.isprintable()):
         raise MissingKey(variable)
     return found
 

@@ -61,7 +61,8 @@ class Clients:
                 http_client=openai.DefaultAsyncHttpxClient(limits=_LIMITS, follow_redirects=False),
             )
             if compatible:  # the SDK takes these from the process's environment, whoever is asked
-                client.organization = client.project = None
+                client.organization = client.project = client.admin_api_key = None
+                client._custom_headers = {}  # noqa: SLF001 - of OPENAI_CUSTOM_HEADERS; there is no other way to drop them
         return self._clients[account]
 
     async def aclose(self) -> None:

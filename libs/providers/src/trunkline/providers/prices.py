@@ -9,6 +9,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from trunkline.proto.ids import Stage
+
 SETTING: Final = "TRUNKLINE_PRICES"
 _Rate = Annotated[float, Meta(ge=0)]
 
@@ -50,6 +52,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Of cached input tokens; None: as other input."""
     million_output: _Rate = 0.0
 
+    def fits(self, stage: Stage) -> bool:
+        """Tell whether it is a price of what `stage` uses: a voice may be named like a model that thinks."""
+        rates = {"stt": self.audio_minute, "brain": self.million_input, "tts": self.million_characters}
+        return rates[stage] > 0 or not any((*rates.values(), self.million_output))
+
     def of(self, used: Quantities) -> float:
         """Return the cost of `used`."""
         cached = min(used.cached_tokens, used.input_tokens)
@@ -70,9 +77,13 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Day on which these were the prices, ISO 8601."""
     price: tuple[Price, ...] = ()
 
-    def find(self, provider: str, model: str) -> Price | None:
+    def find(self, stage: Stage, provider: str, model: str) -> Price | None:
         """Return the price of `model` at `provider` (``name`` or ``name/endpoint``); None if it is not known."""
-        fitting = [entry for entry in self.price if entry.provider == provider and model.startswith(entry.model)]
+        fitting = [
+            entry
+            for entry in self.price
+            if entry.provider == provider and model.startswith(entry.model) and entry.fits(stage)
+        ]
         return max(fitting, key=lambda entry: len(entry.model), default=None)
 
 

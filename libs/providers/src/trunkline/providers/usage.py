@@ -46,7 +46,7 @@ class Meter:
         total, guessed = self._totals.get(key, (Quantities(), False))
         self._totals[key] = total.plus(used), guessed or estimated
         self._changed.add(key)
-        price = self._prices.find(*key)
+        price = self._prices.find(self._stage, *key)
         if price is not None:
             self._spent(key[0], price.of(used))
 
@@ -57,7 +57,7 @@ class Meter:
 
     def _total(self, provider: str, model: str) -> Used:
         total, estimated = self._totals[provider, model]
-        price = self._prices.find(provider, model)
+        price = self._prices.find(self._stage, provider, model)
         return Used(
             stage=self._stage,
             epoch=self._epoch,

@@ -19,6 +19,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 _COLOURS = {"DEBUG": "2", "INFO": "36", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
+# At lower levels these write keys, and what callers and agents say.
+_TELLTALES = frozenset(
+    {"httpx", "httpcore", "httpx2", "httpcore2", "websockets", "openai", "anthropic", "google_genai"}
+)
+
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 _MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -39,9 +44,10 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Levels alone do not keep these down: some set their own from the environment when they are imported.
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.split(".")[0] not in _TELLTALES)
     # These tell at INFO what the chassis tells itself, or repeat what their callers log.
-    libraries = ("httpx", "httpcore", "httpx2", "httpcore2", "openai", "anthropic", "google_genai")
-    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "nats", "websockets", *libraries):
+    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "nats", *_TELLTALES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -12,6 +12,9 @@ PIECE_CHARS: Final = (20, 40, 80)
 
 A voice that is given less begins with a wrong melody; one that waits for more begins late. What comes after the
 beginning need only outrun the voice; so the longest sentence takes four messages."""
+CLAUSE_CHARS: Final = 8
+"""How long a first piece is at least that ends where a speaker would pause: "Of course,"."""
+_PAUSES: Final = (",", ";", ":")
 
 
 class Said(NamedTuple):
@@ -71,7 +74,8 @@ class Answer:
         """Return the next piece of the sentence that is open, if it is long enough."""
         certain = self._splitter.certain
         piece = certain[len(self._given) :]
-        if len(piece) < PIECE_CHARS[min(self._pieces, len(PIECE_CHARS) - 1)]:
+        clause = not self._pieces and len(piece) >= CLAUSE_CHARS and piece.endswith(_PAUSES)
+        if not clause and len(piece) < PIECE_CHARS[min(self._pieces, len(PIECE_CHARS) - 1)]:
             return []
         self._given, self._pieces, self.said = certain, self._pieces + 1, True
         return [Said(piece, goes_on=True)]

@@ -224,8 +224,8 @@ class Delivery:
         """Give up waiting; return copies of the sentences that were lost before they began to play.
 
         What did begin is taken as heard, unless that was a filler. Whatever of it all may still come is void: it would
-        be spoken over what follows. What was lost once is not returned when it is lost again, nor is what no voice could
-        say.
+        be spoken over what follows. What was lost once is not returned when it is lost again, nor is what no voice
+        could say.
         """
         current = self.current
         self._do(Ignore("playout-overdue"))

@@ -20,6 +20,7 @@ from trunkline.providers.health import Health
 from trunkline.providers.prices import Quantities
 from trunkline.providers.usage import Meter
 
+_MOST_TOKENS: Final = 10_000_000
 _CHARACTERS_PER_TOKEN: Final = 4
 """For answers nobody waited for: providers charge for them, but do not say how much. English text has about as many."""
 
@@ -109,5 +110,12 @@ class Thinker:
 
 def _quantities(usage: Usage) -> Quantities:
     return Quantities(
-        input_tokens=usage.input_tokens, cached_tokens=usage.cached_tokens, output_tokens=usage.output_tokens
+        input_tokens=_believable(usage.input_tokens),
+        cached_tokens=_believable(usage.cached_tokens),
+        output_tokens=_believable(usage.output_tokens),
     )
+
+
+def _believable(tokens: int) -> int:
+    """Return a provider's figure, within what one answer can have."""
+    return max(0, min(tokens, _MOST_TOKENS))
