@@ -228,3 +228,23 @@ def test_a_time_out_of_the_library_may_stand_around_many_things():
     got, error = stage.answer(Candidate(Llm(provider="a"), QUICK, timed))
     assert [thing for _, thing in got] == ["a", "b"]
     assert isinstance(error, BrokeOff)
+
+
+def test_only_one_of_many_calls_finds_out_whether_a_provider_is_back():
+    stage = Stage(breaker=BreakerRules(failures=1, open_s=0.02, successes=1))
+    stage.health.began("a")
+    stage.health.failed("a", Transient("x"))
+
+    async def calls():
+        await asyncio.sleep(0.03)
+
+        async def one():
+            attempts = Attempts("brain", stage.health, RetryRules(), time.monotonic, stage.facts.append)
+            slow, good = stage.candidate("a", 0.01, "x"), stage.candidate("b", "z")
+            return [number async for number, _ in attempts.stream([slow, good])]
+
+        return await asyncio.gather(*(one() for _ in range(20)))
+
+    answered = asyncio.run(calls())
+    assert answered.count([0]) == 1
+    assert answered.count([1]) == 19

@@ -306,3 +306,16 @@ def test_no_utterance_is_ever_told_twice_or_left_without_an_end(modes):
     play(scene, story)
     ends = [heard.utterance for heard in scene.told if isinstance(heard, Final | Failed)]
     assert ends == [1, 2]
+
+
+def test_an_ear_that_its_breaker_leaves_alone_is_not_asked_by_new_calls():
+    scene = Scene("works", "works", breaker=BreakerRules(failures=1))
+    scene.health.began("p0")
+    scene.health.failed("p0", Transient("x"))
+
+    async def story():
+        scene.speak(1)
+        scene.relay.finish()
+
+    play(scene, story)
+    assert [number for number, _ in scene.ears] == [1]

@@ -100,16 +100,20 @@ class Attempts(Generic[T]):
         firsts = tuple(candidate.timeouts.first_ms / 1_000 for candidate in candidates)
         course = Course(firsts, self._rules, self._memory, self._now(), random.random)
         failure: tuple[int, ProviderError] | None = None
+        untold = False
         while True:
             step = course.next(self._now(), lambda n: self._health.admits(labels[n]))
-            if failure is not None:
+            if failure is not None and untold:
                 self._record(candidates[failure[0]], failure[1], course.attempts - (step is not None), step, candidates)
+                untold = False
             if step is None:
                 if failure is None:
                     error = Transient("all providers failed lately; none is asked", "breaker-open")
                     self._record(candidates[0], error, 0, None, candidates)
                 raise AllFailed(failure[1] if failure is not None else None)
             await asyncio.sleep(step.wait_s)
+            if not self._health.admits(labels[step.candidate]):  # somebody else finds out, or has, meanwhile
+                continue
             began = False
             try:
                 async with contextlib.aclosing(self._attempt(candidates[step.candidate], step, counts)) as things:
@@ -122,7 +126,7 @@ class Attempts(Generic[T]):
                 if began:
                     self._record(candidates[step.candidate], error, course.attempts, None, candidates)
                     raise BrokeOff(step.candidate, error) from error
-                failure = step.candidate, error
+                failure, untold = (step.candidate, error), True
             else:
                 return
 

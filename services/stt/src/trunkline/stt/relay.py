@@ -119,7 +119,8 @@ class Relay:
             Unusable: there is none; says why of the first.
         """
         problem: Unusable | None = None
-        for number in range(len(self._lenders)):
+        # One that is left alone by its breaker is asked only where nobody else can be.
+        for number in sorted(range(len(self._lenders)), key=lambda one: not self._admits(one)):
             try:
                 lent = await self._borrow(number)
             except Unusable as error:
@@ -303,6 +304,10 @@ class Relay:
 
     async def _change(self, number: int, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
+        if not self._admits(number):  # another call finds out, or has, meanwhile
+            self._replacing = None
+            self._go_on(None, None)
+            return
         try:
             lent = await self._borrow(number)
         except Unusable as error:
