@@ -248,3 +248,14 @@ def test_only_one_of_many_calls_finds_out_whether_a_provider_is_back():
     answered = asyncio.run(calls())
     assert answered.count([0]) == 1
     assert answered.count([1]) == 19
+
+
+@pytest.mark.parametrize(("error", "key"), [(Rejected("you said: secret"), "pii.text"), (Transient("reset"), "text")])
+def test_what_a_provider_may_quote_is_logged_as_somebodys_words(caplog, error, key):
+    stage = Stage()
+    stage.answer(stage.candidate("a", error), stage.candidate("b", "z"))
+    with caplog.at_level("WARNING"):
+        stage.health.record("call", "default", stage.facts[0])
+    record = next(record for record in caplog.records if record.message == "provider failed")
+    assert vars(record)[key] == str(error)
+    assert ("text" in vars(record)) == (key == "text")

@@ -15,6 +15,7 @@ from trunkline.providers.errors import ProviderError, Rejected, Throttled
 
 log = logging.getLogger("trunkline.providers")
 
+_QUOTING = frozenset({"rejected", "malformed"})
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 _BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2, 4, 8)
 Outcome = Literal["answered", "failed", "broke-off", "abandoned"]
@@ -107,7 +108,8 @@ class Health:
                 "provider": fact.provider,
                 "model": fact.model,
                 "kind": fact.kind,
-                "text": fact.text,
+                # Who refuses a request may quote it, and in it what people said.
+                ("pii.text" if fact.kind in _QUOTING else "text"): fact.text,
                 "attempt": fact.attempt,
                 "then": fact.then,
                 "to": fact.to,
