@@ -132,8 +132,10 @@ def test_facts_emitted_while_the_server_is_away_arrive_once_and_in_order(caplog:
 
     with run_nats() as server, caplog.at_level(logging.INFO, "trunkline.bus"):
         asyncio.run(story(server))
-    assert sum(record.message == "facts cannot be stored; keeping them" for record in caplog.records) == 1
-    assert sum(record.message == "facts are stored again" for record in caplog.records) == 1
+    # Whether an attempt fails in so short an outage depends on the machine; it is told once, and so is its end.
+    stuck = sum(record.message == "facts cannot be stored; keeping them" for record in caplog.records)
+    assert stuck <= 1
+    assert sum(record.message == "facts are stored again" for record in caplog.records) == stuck
 
 
 def test_a_flush_waits_for_what_was_emitted_before_it_and_not_for_what_comes_after() -> None:
