@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.proto import codec, events, messages, subjects
+from trunkline.proto import codec, events, messages, records, subjects
 from trunkline.proto.agent import Agent, Llm, Rule, Script, Slot, Stt, Tool, Tts
 from trunkline.proto.errors import BadFrame, BadMessage
 from trunkline.proto.frame import (
@@ -52,6 +52,12 @@ MESSAGES = [
     messages.Released(known=True),
     messages.Holds(worker="stt-aaaaaaaa", stage="stt", calls=((CALL, 2),)),
     messages.Disowned(calls=(CALL,)),
+    messages.HandOver(call=CALL, stage="stt", epoch=1, worker="stt-aaaaaaaa"),
+    messages.HandedOver(problem=""),
+    messages.Assigned(stage="stt", epoch=2, worker="stt-bbbbbbbb"),
+    messages.VoiceChanged(
+        voice=2, reached=(messages.Reached(generation=2, utterance=3, queued_ms=400, complete=False),)
+    ),
     messages.Alive(worker="stt-aaaaaaaa", stage="stt", calls=3, capacity=10),
     messages.SpeechStarted(epoch=1, utterance=40, onset_at=10.25),
     messages.PartialTranscript(epoch=1, utterance=40, text="a table"),
@@ -76,10 +82,31 @@ MESSAGES = [
     messages.ClipMade(problem=""),
 ]
 
+RECORD = records.CallRecord(
+    call=CALL,
+    state="live",
+    edge="edge-aaaaaaaa",
+    written_at=2.5,
+    agent=AGENT,
+    carrier="twilio",
+    carrier_call="CA1",
+    started_at=1.5,
+    epochs={"stt": 2},
+    next_seq=50,
+    used=(messages.Used(stage="brain", epoch=1, provider="openai", model="m", input_tokens=9, usd=0.5),),
+)
+RECAP = messages.Recap(
+    speech=(messages.SpeechStarted(epoch=1, utterance=40, onset_at=10.25),),
+    said=(messages.Uttered(generation=2, utterance=3, text="For which day?", fate="playing", queued_ms=400),),
+    digits=(messages.DigitPressed(digit="5", at=14.0),),
+)
+
 FACTS = [
     events.CallStarted(agent="golden", carrier="twilio", carrier_call="CA1", edge="edge-aaaaaaaa"),
     events.StageAssigned(stage="stt", worker="stt-aaaaaaaa", epoch=1, claim_ms=1.5),
     events.StageLost(stage="stt", worker="stt-aaaaaaaa", epoch=1, reason="silent"),
+    events.CallResumed(edge="edge-bbbbbbbb", before="edge-aaaaaaaa", away_ms=900, planned=False),
+    events.StageSettled(stage="stt", epoch=1, used=(messages.Used(stage="stt", epoch=1, provider="acme", usd=0.5),)),
     events.CallerSpoke(turn=1, utterances=(40,), text="a table for two", onset_at=10.25, offset_at=11.5),
     events.AgentSpoke(
         turn=1, generation=2, said="For which day?", heard="For", interrupted=True, started_at=12.75, ended_at=13.0
@@ -122,6 +149,16 @@ def test_a_message_is_written_as_ever_and_read_back(message):
     written = golden(f"{type(message).__name__}.json", codec.encode(message))
     assert codec.encode(message) == written
     assert msgspec.json.decode(written, type=type(message)) == message
+
+
+def test_a_record_and_a_recap_are_written_as_ever_and_read_back():
+    record = golden("CallRecord.json", codec.encode(RECORD))
+    assert codec.encode(RECORD) == record
+    assert codec.decode(codec.RECORD, record) == RECORD
+    takes_over = messages.Claim(call=CALL, stage="brain", epoch=2, edge="edge-aaaaaaaa", agent=AGENT, recap=RECAP)
+    claim = golden("Claim.takes-over.json", codec.encode(takes_over))
+    assert codec.encode(takes_over) == claim
+    assert codec.decode(codec.CLAIM, claim) == takes_over
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda f: type(f).__name__)

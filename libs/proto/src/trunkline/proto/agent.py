@@ -171,6 +171,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     returns: tuple[str, ...] = ()
     """Fields of the result that a script may use."""
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
+    repeatable: bool = False
+    """Whether it may be run again, under the same idempotency key, when the process that ran it died before it had the
+    result. Otherwise the model is told that the outcome is not known."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +199,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Said before hanging up when nothing works any more."""
     busy: Line = "I am sorry, all our lines are busy. Please call again later. Goodbye."
     """Said by the edge when no worker takes the call."""
+    resumed: Line = "Sorry, the line was gone for a moment. Please go on."
+    """Said when the caller is back after the line, or the process that held it, was lost."""
     spent: Line = "I am sorry, our time is up. Thank you for calling. Goodbye."
     """Said before hanging up when the call has cost `limits.max_cost_usd`."""
     stt: Stt = Stt()
@@ -209,5 +214,5 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     def clips(self) -> tuple[str, ...]:
         """What the agent says word for word in any call: synthesised once, and kept."""
         turns = self.turns
-        lines = (self.greeting, self.apology, self.farewell, self.busy, self.spent, *turns.fillers)
+        lines = (self.greeting, self.apology, self.farewell, self.busy, self.spent, self.resumed, *turns.fillers)
         return tuple(dict.fromkeys(line for line in (*lines, turns.reprompt, turns.silence_goodbye) if line))

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from trunkline.proto import events, messages
+from trunkline.proto import events, messages, records
 from trunkline.proto.errors import BadMessage
 
 T = TypeVar("T")
@@ -21,6 +21,8 @@ CLAIM_REPLY: Final[msgspec.json.Decoder[messages.ClaimReply]] = msgspec.json.Dec
 RELEASE: Final = msgspec.json.Decoder(messages.Release)
 RELEASED: Final = msgspec.json.Decoder(messages.Released)
 HOLDS: Final = msgspec.json.Decoder(messages.Holds)
+HAND_OVER: Final = msgspec.json.Decoder(messages.HandOver)
+HANDED_OVER: Final = msgspec.json.Decoder(messages.HandedOver)
 DISOWNED: Final = msgspec.json.Decoder(messages.Disowned)
 ALIVE: Final = msgspec.json.Decoder(messages.Alive)
 SPEECH: Final[msgspec.json.Decoder[messages.SpeechMessage]] = msgspec.json.Decoder(messages.SpeechMessage)
@@ -33,6 +35,8 @@ USAGE: Final = msgspec.json.Decoder(messages.Used)
 RINGING: Final = msgspec.json.Decoder(messages.Ringing)
 MAKE_CLIP: Final = msgspec.json.Decoder(messages.MakeClip)
 CLIP_MADE: Final = msgspec.json.Decoder(messages.ClipMade)
+ASSIGNED: Final = msgspec.json.Decoder(messages.Assigned)
+RECORD: Final = msgspec.json.Decoder(records.CallRecord)
 DTMF: Final = msgspec.json.Decoder(messages.DigitPressed)
 EVENT: Final = msgspec.json.Decoder(events.Event)
 
@@ -45,6 +49,7 @@ Story = (
     | messages.SpokenMessage
     | messages.Used
     | messages.DigitPressed
+    | messages.Assigned
 )
 """Anything that can be seen on ``call.<id>.>``."""
 
@@ -57,6 +62,7 @@ _STORY: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "spoken": SPOKEN,
     "usage": USAGE,
     "dtmf": DTMF,
+    "assigned": ASSIGNED,
 }
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from trunkline.proto.ids import CallId, Epoch, Generation, Stage, ToolCallId, TurnId, UtteranceId, WorkerId
+from trunkline.proto.messages import Used
 
 
 class CallStarted(msgspec.Struct, frozen=True, kw_only=True, tag="call.started"):
@@ -33,6 +34,26 @@ class StageLost(msgspec.Struct, frozen=True, kw_only=True, tag="stage.lost"):
     worker: WorkerId
     epoch: Epoch
     reason: str
+
+
+class CallResumed(msgspec.Struct, frozen=True, kw_only=True, tag="call.resumed"):
+    """The caller came back on a new line, to whichever edge: the same call, the same conversation."""
+
+    edge: WorkerId
+    before: WorkerId
+    """The edge that had the call until then."""
+    away_ms: int
+    """From the last that is known of the old line to the first of the new one."""
+    planned: bool
+    """Whether the old edge gave the call away, rather than lose it."""
+
+
+class StageSettled(msgspec.Struct, frozen=True, kw_only=True, tag="stage.settled"):
+    """A worker that lost its edge let the call go, and this is what it used: so that whoever ends the call can bill."""
+
+    stage: Stage
+    epoch: Epoch
+    used: tuple[Used, ...]
 
 
 class CallerSpoke(msgspec.Struct, frozen=True, kw_only=True, tag="caller.spoke"):
@@ -164,6 +185,8 @@ Fact = (
     CallStarted
     | StageAssigned
     | StageLost
+    | CallResumed
+    | StageSettled
     | CallerSpoke
     | AgentSpoke
     | CallerBargedIn

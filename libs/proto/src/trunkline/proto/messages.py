@@ -13,27 +13,6 @@ from trunkline.proto.agent import Agent, Tts
 from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Edge → any free worker of a stage: take this call.
-
-    The agent travels whole, so a call keeps the agent it began with, whatever happens to the file, and workers need
-    no agent store.
-    """
-
-    call: CallId
-    stage: Stage
-    epoch: Epoch
-    edge: WorkerId
-    agent: Agent
-    generation: Generation = Generation(0)
-    """Highest generation the edge has seen; a worker that takes over begins above it."""
-    tenant: str = "default"
-    started_at: float = 0.0
-    """When the call began, for durations that survive a take-over."""
-    greeting: UtteranceId = UtteranceId(0)
-    """The edge plays the agent's greeting already, as this utterance of `generation`; 0: it is still to be said."""
-
-
 class Claimed(msgspec.Struct, frozen=True, kw_only=True, tag="claimed"):
     """The call is this worker's: it is subscribed to all it needs."""
 
@@ -58,6 +37,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     call: CallId
     epoch: Epoch
     reason: str = "call-ended"
+    goes_on: bool = False
+    """Whether the call itself goes on, with somebody else in your place: what is left to say of it is theirs."""
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +59,21 @@ class Disowned(msgspec.Struct, frozen=True, kw_only=True):
     """The calls of a `Holds` that are not that worker's: over, or somebody else's by now."""
 
     calls: tuple[CallId, ...]
+
+
+class HandOver(msgspec.Struct, frozen=True, kw_only=True):
+    """Worker → edge: I am to stop; have this call served by somebody else. Nothing is half heard or half said."""
+
+    call: CallId
+    stage: Stage
+    epoch: Epoch
+    worker: WorkerId
+
+
+class HandedOver(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody else has the call, and a `Release` follows; or nobody is free (`problem`), and you keep it."""
+
+    problem: str = ""
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +139,8 @@ class TurnEnded(msgspec.Struct, frozen=True, kw_only=True, tag="turn-ended"):
     final_at: float
     failed: bool = False
     """No provider could find the words, if there were any."""
+    committed: Seq = Seq(-1)
+    """As of `FinalTranscript`, for an utterance that had no words either; -1: not told."""
 
 
 SpeechMessage = SpeechStarted | PartialTranscript | SpeechStopped | FinalTranscript | TurnEnded
@@ -166,6 +164,8 @@ class Say(msgspec.Struct, frozen=True, kw_only=True, tag="say"):
     filler_at: float = 0.0
     """When the caller should hear something at the latest, for the first sentence of an answer: if this one has no
     sound by then, a filler is to be played before it. 0: never."""
+    voice: Epoch = Epoch(0)
+    """Epoch of the TTS worker that is meant; another one lets it be, since it will be said again. 0: whoever hears."""
 
 
 # --- call.<id>.spoken: TTS → brain -----------------------------------------------------------------------------------
@@ -262,7 +262,28 @@ class PlayoutCut(msgspec.Struct, frozen=True, kw_only=True, tag="playout-cut"):
     complete: bool
 
 
-PlayoutMessage = PlayoutStarted | PlayoutFinished | PlayoutCut
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of an utterance's audio has reached the edge; `complete` when that was all of it."""
+
+    generation: Generation
+    utterance: UtteranceId
+    queued_ms: int
+    complete: bool
+
+
+class VoiceChanged(msgspec.Struct, frozen=True, kw_only=True, tag="voice-changed"):
+    """Another TTS worker speaks from now on, and knows nothing of what the last one was given.
+
+    `reached` names every utterance of which the edge has audio that has not been reported finished or cut. Those not
+    `complete` end where their audio ends, and are reported cut when that has played. What is not named has no audio.
+    """
+
+    voice: Epoch
+    """The epoch of the one who speaks now."""
+    reached: tuple[Reached, ...]
+
+
+PlayoutMessage = PlayoutStarted | PlayoutFinished | PlayoutCut | VoiceChanged
 
 
 # --- call.<id>.control, call.<id>.dtmf -------------------------------------------------------------------------------
@@ -290,6 +311,80 @@ class DigitPressed(msgspec.Struct, frozen=True, kw_only=True, tag="digit"):
 
     digit: str
     at: float
+
+
+# --- who serves a call -----------------------------------------------------------------------------------------------
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge → all: this worker speaks for a stage of the call from now on; whatever a lower epoch says is void."""
+
+    stage: Stage
+    epoch: Epoch
+    worker: WorkerId
+
+
+class Uttered(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence of the agent's, as far as the edge knows: what was ordered of it, and how much the caller heard."""
+
+    generation: Generation
+    utterance: UtteranceId
+    text: str
+    """What was ordered of it so far; empty for what the edge says by itself."""
+    open: bool = False
+    """Whether more of its text was to come."""
+    fate: Literal["waiting", "playing", "finished", "cut"] = "waiting"
+    """No audio of it has come; some has, and it plays or will; it was heard whole; it ended early."""
+    complete: bool = False
+    """Whether all of its audio has come."""
+    lost: bool = False
+    """Whether what is missing of its audio will never come: whoever was to speak it is gone."""
+    queued_ms: int = 0
+    heard_ms: int = 0
+    points: tuple[tuple[int, int], ...] = ()
+    """As of `WordsTimed`."""
+
+
+class Recap(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest of a call, as the edge has seen it go by: for a brain that takes over in its midst."""
+
+    speech: tuple[SpeechMessage, ...] = ()
+    """Of the newest utterances of the caller's, in the order in which it came; without partial words."""
+    said: tuple[Uttered, ...] = ()
+    """The newest sentences of the agent's, in the order in which they were begun."""
+    digits: tuple[DigitPressed, ...] = ()
+    winding_up: str = ""
+    """Why the call is to be brought to an end, if it is."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge → a worker of a stage: take this call.
+
+    The agent travels whole, so a call keeps the agent it began with, whatever happens to the file, and workers need
+    no agent store.
+    """
+
+    call: CallId
+    stage: Stage
+    epoch: Epoch
+    edge: WorkerId
+    agent: Agent
+    generation: Generation = Generation(0)
+    """Highest generation the edge has seen; a worker that takes over begins above it."""
+    tenant: str = "default"
+    started_at: float = 0.0
+    """When the call began, for durations that survive a take-over."""
+    greeting: UtteranceId = UtteranceId(0)
+    """The edge plays the agent's greeting already, as this utterance of `generation`; 0: it is still to be said."""
+    asked_at: float = 0.0
+    """When the edge asked: who reads a claim seconds later must not take it any more. 0: not told."""
+    voice: Epoch = Epoch(0)
+    """For a brain: the epoch of the TTS worker that speaks in this call."""
+    recap: Recap | None = None
+    """What a brain has to know that takes over from another; None for a call that begins."""
+    line: Literal["", "moved", "lost"] = ""
+    """Whether the caller came back on a new line: what the old one had not played is gone. ``moved`` was our doing and
+    the caller need not be told; after ``lost`` they are."""
 
 
 # --- before and beside a call ----------------------------------------------------------------------------------------

@@ -17,11 +17,27 @@ ALIVE_ALL: Final = "alive.*.*"
 STORIES: Final = "call.>"
 RINGING: Final = "ringing"
 MAKE_CLIP: Final = "clip.make"
+ASSIGNMENTS: Final = "call.*.assigned"
 
 
 def claim(stage: Stage) -> str:
     """Request: take this call. Queue group = stage; only workers with room are in it."""
     return f"claim.{stage}"
+
+
+def claim_of(stage: Stage, worker: WorkerId) -> str:
+    """Request: take this call, you and nobody else. For an edge that knows who is alive and has room."""
+    return f"claim.{stage}.{_token(worker)}"
+
+
+def probe(worker: WorkerId) -> str:
+    """Empty messages that nobody answers: when nobody subscribes either, the bus says that the process is gone."""
+    return f"probe.{_token(worker)}"
+
+
+def handover(edge: WorkerId) -> str:
+    """Request: have one of your calls served by somebody else, because this worker is to stop."""
+    return f"handover.{_token(edge)}"
 
 
 def release(worker: WorkerId) -> str:
@@ -87,6 +103,11 @@ def playout(call: CallId) -> str:
 def control(call: CallId) -> str:
     """What is to be done with the call: hang up and, later, transfer, send digits, inject."""
     return f"call.{_token(call)}.control"
+
+
+def assigned(call: CallId) -> str:
+    """Who serves the call, edge → everyone concerned."""
+    return f"call.{_token(call)}.assigned"
 
 
 def dtmf(call: CallId) -> str:

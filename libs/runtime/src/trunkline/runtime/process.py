@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from trunkline.runtime import http, logs
 from trunkline.runtime.clock import SYSTEM, Clock
+from trunkline.runtime.journal import Journal
 from trunkline.runtime.loop import LoopLag, new_event_loop
 from trunkline.runtime.settings import BaseSettings, HttpSettings, SettingsError, load, unknown
 
@@ -65,6 +66,7 @@ class Chassis:
         self.clock = clock
         self.registry = CollectorRegistry()
         self.log = logging.getLogger(f"trunkline.{name}")
+        self.journal = Journal(base.journal, name)
         self.started = False
         self.draining = False
         self.failure: str | None = None

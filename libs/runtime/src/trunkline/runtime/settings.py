@@ -25,6 +25,10 @@ class BaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every process shares: the variables ``TRUNKLINE_*``."""
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_replicas: Literal[1, 3, 5] = 1
+    """Copies of what JetStream keeps (facts, clips, live calls) in a cluster. What exists is left as it is."""
+    journal: str = ""
+    """Folder in which every process writes down what it did, frame by frame: for proofs, not for production."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
     log_pii: bool = False

@@ -16,17 +16,20 @@ from trunkline.proto.events import (
     CallEnded,
     CallerBargedIn,
     CallerSpoke,
+    CallResumed,
     CallStarted,
     Fact,
     KeyPressed,
     ProviderFailed,
     StageAssigned,
     StageLost,
+    StageSettled,
     ToolCalled,
     ToolReturned,
     TurnMeasured,
 )
 from trunkline.proto.messages import (
+    Assigned,
     DigitPressed,
     FinalTranscript,
     HangUp,
@@ -41,6 +44,7 @@ from trunkline.proto.messages import (
     SpeechStopped,
     TurnEnded,
     Used,
+    VoiceChanged,
     WindUp,
     WordsTimed,
 )
@@ -125,6 +129,10 @@ def _spoken(message: codec.Story) -> tuple[str, Style]:
             return f"hang up: {reason}", "trouble" if "error" in reason else "interrupt"
         case DigitPressed(digit=digit):
             return f"caller pressed {digit}", "caller"
+        case Assigned(stage=stage, worker=worker, epoch=epoch):
+            return f"{stage} is {worker} (epoch {epoch})", "faint"
+        case VoiceChanged(reached=reached):
+            return f"another voice goes on; audio of {len(reached)} sentences is on its way", "trouble"
 
 
 def _happened(fact: Fact) -> tuple[str, Style]:
@@ -135,6 +143,11 @@ def _happened(fact: Fact) -> tuple[str, Style]:
             return f"{stage} is {worker} (epoch {epoch}), claimed in {claim_ms:.1f} ms", "fact"
         case StageLost(stage=stage, worker=worker, epoch=epoch, reason=reason):
             return f"{stage} lost {worker} (epoch {epoch}): {reason}", "trouble"
+        case CallResumed(edge=edge, before=before, away_ms=away_ms, planned=planned):
+            how = "given" if planned else "lost"
+            return f"the caller is back at {edge} after {away_ms / 1000:.1f} s; {before} had {how} the call", "trouble"
+        case StageSettled(stage=stage, epoch=epoch, used=used):
+            return f"{stage} (epoch {epoch}) settled ${sum(one.usd for one in used):.4f} before it left", "fact"
         case CallerSpoke(turn=turn, text=text, onset_at=began_at, offset_at=ended_at):
             said = f'"{text}"' if text else "something without words"
             return f"turn {turn}, caller: {said} ({ended_at - began_at:.1f} s)", "caller"
