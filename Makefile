@@ -2,15 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml providers/*/pyproject.toml tools/*/pyproject.toml)
+MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml providers/*/pyproject.toml tools/*/pyproject.toml tests/*/pyproject.toml)
 READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev call test unit check faults fix bench lock clean
+.PHONY: help install demo dev call test unit check faults chaos chaos-quick fix bench lock clean
 
 help: ## Print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(READY) ## Make .venv with everything, from hashes
 
@@ -41,6 +41,13 @@ unit: $(READY) ## The fast tests: pure code only
 
 faults: $(READY) ## Every fault of every provider adapter, in whole calls (3 min); writes the table
 	@TRUNKLINE_FAULTS=all TRUNKLINE_WRITE_RESULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_provider_faults.py -k no_fault $(ARGS)
+
+chaos: $(READY) ## Kill everything, again and again, while 20 calls talk (2 h); writes the table
+	@$(BIN)/python -m trunkline.chaos run $(ARGS)
+	@$(BIN)/python -m trunkline.chaos report
+
+chaos-quick: $(READY) ## One kill of every part during 6 calls (2 min); nothing may be lost
+	@$(BIN)/python -m pytest -q tests/chaos/test_quick.py $(ARGS)
 
 check: $(READY) ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from nats.js import api
 
-from trunkline.bus import EventLog, EventReader, ensure_events_stream, read_envelope, recorded
+from trunkline.bus import EventLog, EventReader, ensure_events_stream, facts_of, read_envelope, recorded
 from trunkline.bus.connection import Bus
 from trunkline.bus.errors import BusUnavailable
 from trunkline.proto.errors import BadMessage
@@ -475,6 +475,42 @@ def test_looking_at_a_server_without_the_stream_says_so() -> None:
         async with bus_on(server) as bus:
             with pytest.raises(BusUnavailable, match="EVENTS"):
                 await facts_in_stream(bus)
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_the_facts_of_a_kind_are_read_for_one_call_in_order() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            with pytest.raises(BusUnavailable, match="no stream EVENTS"):
+                await facts_of(bus, CALL, "key.pressed")
+            await emit_and_store(bus, STARTED, key(1), key(2), ENDED)
+            await emit_and_store(bus, key(3), call=CallId("call-b"))
+            await bus.control.jetstream().publish("events.key-pressed.call-a", b"{no event")
+            await emit_and_store(bus, key(4))
+            assert [event.fact for event in await facts_of(bus, CALL, "key.pressed")] == [key(1), key(2), key(4)]
+            assert await facts_of(bus, CALL, "stage.settled") == []
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_without_jetstream_facts_cannot_be_read_and_that_is_said() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            with pytest.raises(BusUnavailable):
+                await facts_of(bus, CALL, "key.pressed")
+
+    with run_nats(jetstream=False) as server:
+        asyncio.run(story(server))
+
+
+def test_a_stream_that_more_servers_should_keep_than_there_are_is_not_made() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            with pytest.raises(BusUnavailable, match="replicas"):
+                await ensure_events_stream(bus, replicas=3)
 
     with run_nats() as server:
         asyncio.run(story(server))

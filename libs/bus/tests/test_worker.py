@@ -1,16 +1,28 @@
 """Claims, capacity, releases and orphans, on a real nats-server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from trunkline.bus import Bus, BusUnavailable, Heartbeat, NoWorker, Unservable, Worker
+from trunkline.bus import Bus, BusTimeout, BusUnavailable, Heartbeat, NoWorker, Unservable, Worker
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.ids import CallId, call_id_of, new_worker_id
-from trunkline.proto.messages import Claim, Claimed, Disowned, HangUp, Holds, Refused, Release, Released
+from trunkline.proto.messages import (
+    Alive,
+    Assigned,
+    Claim,
+    Claimed,
+    Disowned,
+    HangUp,
+    Holds,
+    Refused,
+    Release,
+    Released,
+)
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
@@ -27,18 +39,25 @@ def url() -> Iterator[str]:
 class Session:
     def __init__(self, may_close: asyncio.Event | None = None) -> None:
         self.closed: str | None = None
+        self.goes_on: bool | None = None
+        self.asked_to_rest = asyncio.Event()
+        self.rests = asyncio.Event()
         self.closing = asyncio.Event()
         self.may_close = may_close
 
-    async def close(self, reason: str) -> None:
+    async def close(self, reason: str, *, goes_on: bool) -> None:
         self.closing.set()
         if self.may_close is not None:
             await self.may_close.wait()
-        self.closed = reason
+        self.closed, self.goes_on = reason, goes_on
+
+    async def rest(self) -> None:
+        self.asked_to_rest.set()
+        await self.rests.wait()
 
 
-def claim_of(call: str, epoch: int = 1, agent: str = "test") -> Claim:
-    return Claim(call=call_id_of("test", call), stage="stt", epoch=epoch, edge=EDGE, agent=Agent(name=agent))
+def claim_of(call: str, epoch: int = 1, agent: str = "test", **more: float) -> Claim:
+    return Claim(call=call_id_of("test", call), stage="stt", epoch=epoch, edge=EDGE, agent=Agent(name=agent), **more)
 
 
 class Stage:
@@ -49,7 +68,17 @@ class Stage:
         self.opened: dict[CallId, Session] = {}
         self.slow = asyncio.Event()
         self.may_close = asyncio.Event()
-        self.worker = Worker(bus, stage="stt", worker=new_worker_id("stt"), capacity=capacity, open_call=self.open_call)
+        self.strain: str | None = None
+        self.now = 1_000.0
+        self.worker = Worker(
+            bus,
+            stage="stt",
+            worker=new_worker_id("stt"),
+            capacity=capacity,
+            open_call=self.open_call,
+            strained=lambda: self.strain,
+            wall=lambda: self.now,
+        )
 
     async def open_call(self, claim: Claim) -> Session:
         if claim.agent.name == "broken":
@@ -59,12 +88,12 @@ class Stage:
         self.opened[claim.call] = Session(self.may_close if claim.agent.name == "lingers" else None)
         return self.opened[claim.call]
 
-    async def ask(self, claim: Claim) -> Claimed | Refused:
-        data = await self.bus.request(subjects.claim("stt"), claim, timeout_s=1)
-        return codec.decode(codec.CLAIM_REPLY, data)
+    async def ask(self, claim: Claim, *, by_name: bool = False) -> Claimed | Refused:
+        subject = subjects.claim_of("stt", self.worker.worker) if by_name else subjects.claim("stt")
+        return codec.decode(codec.CLAIM_REPLY, await self.bus.request(subject, claim, timeout_s=1))
 
-    async def release(self, claim: Claim) -> Released:
-        message = Release(call=claim.call, epoch=claim.epoch)
+    async def release(self, claim: Claim, *, goes_on: bool = False) -> Released:
+        message = Release(call=claim.call, epoch=claim.epoch, goes_on=goes_on)
         return codec.decode(codec.RELEASED, await self.bus.request(subjects.release(self.worker.worker), message, 1))
 
 
@@ -97,6 +126,7 @@ def test_a_call_is_claimed_and_let_go(url):
         assert reply.free == 1
         assert (await one.release(claim)).known
         assert one.opened[claim.call].closed == "call-ended"
+        assert one.opened[claim.call].goes_on is False
         assert not (await one.release(claim)).known
 
     run(url, story)
@@ -170,6 +200,7 @@ def test_a_higher_epoch_takes_the_call_over_and_a_lower_one_is_refused(url):
         assert isinstance(await one.ask(claim_of("a", epoch=1)), Refused)
         assert isinstance(await one.ask(claim_of("a", epoch=3)), Claimed)
         assert first.closed == "claimed-again"
+        assert first.goes_on is True
         assert one.worker.calls == 1
 
     run(url, story)
@@ -211,6 +242,7 @@ def test_a_call_whose_edge_fell_silent_is_let_go(url):
         while one.worker.calls:
             await asyncio.sleep(0.05)
         assert one.opened[claim.call].closed == "edge-lost"
+        assert one.opened[claim.call].goes_on is False
 
     run(url, story)
 
@@ -244,6 +276,7 @@ def test_a_worker_that_stops_lets_all_calls_go_at_once_and_waits_for_the_last(ur
         one.may_close.set()
         await stop
         assert one.opened[slow.call].closed == one.opened[quick.call].closed == "worker-stopped"
+        assert one.opened[slow.call].goes_on is True
 
     run(url, story)
 
@@ -334,8 +367,141 @@ def test_a_call_that_its_edge_knows_nothing_of_is_let_go(url):
             await asyncio.sleep(0.05)
         assert set(told[0].calls) == {(kept.call, 1), (forgotten.call, 1)}
         assert one.opened[forgotten.call].closed == "disowned"
+        assert one.opened[forgotten.call].goes_on is True
         assert one.opened[kept.call].closed is None
         await beat.stop()
+
+    run(url, story)
+
+
+def test_a_release_says_whether_the_call_goes_on(url):
+    async def story(one: Stage) -> None:
+        claim = claim_of("a")
+        await one.ask(claim)
+        assert (await one.release(claim, goes_on=True)).known
+        assert one.opened[claim.call].goes_on is True
+
+    run(url, story)
+
+
+def test_a_worker_can_be_asked_by_name_and_says_when_it_has_no_room(url):
+    async def story(one: Stage) -> None:
+        assert isinstance(await one.ask(claim_of("a"), by_name=True), Claimed)
+        full = await one.ask(claim_of("b"), by_name=True)
+        assert isinstance(full, Refused)
+        assert (full.reason, full.retry) == ("full", True)
+        assert isinstance(await one.ask(claim_of("a", epoch=2), by_name=True), Claimed)
+
+    run(url, story, capacity=1)
+
+
+def test_as_many_claims_at_once_as_there_is_room_for_are_taken(url):
+    async def story(one: Stage) -> None:
+        claims = [claim_of(f"a{number}", agent="slow") for number in range(5)]
+        asked = [asyncio.create_task(one.ask(claim, by_name=True)) for claim in claims]
+        await one.bus.flush()
+        one.slow.set()
+        replies = await asyncio.gather(*asked)
+        assert sum(isinstance(reply, Claimed) for reply in replies) == 2
+        assert one.worker.calls == 2
+
+    run(url, story)
+
+
+def test_a_claim_that_lay_about_is_refused_for_good(url):
+    async def story(one: Stage) -> None:
+        old = await one.ask(claim_of("a", asked_at=one.now - 5.1))
+        assert isinstance(old, Refused)
+        assert (old.reason, old.retry) == ("too old", False)
+        assert isinstance(await one.ask(claim_of("a", asked_at=one.now - 4.9)), Claimed)
+        assert isinstance(await one.ask(claim_of("b", asked_at=0.0)), Claimed)
+
+    run(url, story)
+
+
+async def next_beat(one: Stage, wanted: Callable[[Alive], bool]) -> Alive:
+    """Wait for a heartbeat like that."""
+    beats: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def on_beat(_subject: str, data: bytes) -> None:
+        beats.put_nowait(data)
+
+    interest = await one.bus.subscribe(subjects.alive("stt", one.worker.worker), on_beat)
+    while not wanted(beat := codec.decode(codec.ALIVE, await beats.get())):
+        pass
+    await interest.unsubscribe()
+    return beat
+
+
+def test_a_strained_worker_takes_nothing_keeps_what_it_has_and_comes_back_when_eased(url):
+    async def story(one: Stage) -> None:
+        await one.ask(claim_of("a"))
+        one.strain = "all providers refuse"
+        refused = await one.ask(claim_of("b"), by_name=True)
+        assert isinstance(refused, Refused)
+        assert (refused.reason, refused.retry) == ("all providers refuse", True)
+        beat = await next_beat(one, lambda beat: beat.calls == beat.capacity)
+        assert (beat.capacity, beat.draining) == (1, False)
+        with pytest.raises(NoWorker):
+            await one.ask(claim_of("b"))
+        assert one.worker.calls == 1
+        one.strain = None
+        eased_at = asyncio.get_running_loop().time()
+        await next_beat(one, lambda beat: beat.capacity == 2)
+        assert asyncio.get_running_loop().time() - eased_at > 0.7
+        while True:
+            with contextlib.suppress(NoWorker):
+                assert isinstance(await one.ask(claim_of("b")), Claimed)
+                break
+            await asyncio.sleep(0.05)
+
+    run(url, story)
+
+
+def test_a_worker_lets_go_of_a_call_that_somebody_else_has_in_a_higher_epoch(url):
+    async def story(one: Stage) -> None:
+        kept, lost = claim_of("a", epoch=2), claim_of("b", epoch=2)
+        await one.ask(kept)
+        await one.ask(lost)
+        me, other = one.worker.worker, new_worker_id("stt")
+        for stage_, epoch, worker in (("brain", 3, other), ("stt", 3, me), ("stt", 2, other), ("stt", 1, other)):
+            assigned = Assigned(stage=stage_, epoch=epoch, worker=worker)
+            await one.bus.publish(subjects.assigned(kept.call), assigned)
+        await one.bus.publish(subjects.assigned(lost.call), Assigned(stage="stt", epoch=3, worker=other))
+        await until_silent(one, lost)
+        assert one.opened[lost.call].closed == "deposed"
+        assert one.opened[lost.call].goes_on is True
+        assert one.opened[kept.call].closed is None
+        assert one.worker.counts["deposed"] == 1
+
+    run(url, story)
+
+
+def test_a_call_that_somebody_else_got_while_it_was_being_opened_is_not_kept(url):
+    async def story(one: Stage) -> None:
+        slow = claim_of("a", agent="slow")
+        asked = asyncio.create_task(one.ask(slow))
+        await one.bus.flush()
+        assigned = Assigned(stage="stt", epoch=2, worker=new_worker_id("stt"))
+        await one.bus.publish(subjects.assigned(slow.call), assigned)
+        await one.bus.flush()
+        one.slow.set()
+        assert isinstance(await asked, Refused)
+        await until_silent(one, slow)
+        assert one.opened[slow.call].goes_on is True
+        assert one.worker.calls == 0
+
+    run(url, story)
+
+
+def test_a_probe_finds_a_worker_until_it_is_stopped(url):
+    async def story(one: Stage) -> None:
+        probe = subjects.probe(one.worker.worker)
+        with pytest.raises(BusTimeout):
+            await one.bus.request(probe, Release(call=claim_of("a").call, epoch=1), timeout_s=0.05)
+        await one.worker.stop()
+        with pytest.raises(NoWorker):
+            await one.bus.request(probe, Release(call=claim_of("a").call, epoch=1), timeout_s=0.05)
 
     run(url, story)
 

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,8 +27,8 @@ def test_what_was_noted_survives_the_death_of_the_process(tmp_path):
     assert line["t"] > 0
 
 
-def test_without_a_folder_nothing_is_noted(tmp_path):
-    os.chdir(tmp_path)
+def test_without_a_folder_nothing_is_noted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     journal = Journal()
     journal.note("heard", "a-call", seq=7)
     journal.close()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus import Bus
-from trunkline.testing.errors import NatsMissing, NatsNotStarted
+from trunkline.testing.errors import NatsMissing, NatsNotReloaded, NatsNotStarted
 from trunkline.testing.nats_server import NatsServer, find_binary, run_nats
+from trunkline.testing.ports import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -147,3 +148,53 @@ def test_a_binary_that_stays_mute_is_given_up_on(tmp_path: Path) -> None:
 def test_the_binary_is_the_packaged_one() -> None:
     assert find_binary().name == "nats-server"
     assert issubclass(NatsMissing, RuntimeError)
+
+
+def test_a_frozen_server_keeps_its_connections_and_answers_when_it_thaws() -> None:
+    with run_nats() as server, socket.create_connection(("127.0.0.1", server.port), timeout=2.0) as client:
+        client.recv(4096)  # INFO
+        server.freeze()
+        assert server.running
+        assert server.frozen
+        client.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(4096)
+
+        client.settimeout(2.0)
+        server.thaw()
+        assert not server.frozen
+        assert client.recv(4096).startswith(b"PONG")
+
+
+def test_a_frozen_server_can_be_killed_and_comes_back_warm() -> None:
+    with run_nats() as server:
+        server.freeze()
+        server.kill()
+        assert not server.frozen
+        server.start()
+        assert not server.frozen
+        assert listens(server.port)
+
+
+def test_settings_are_given_and_changed_while_it_runs() -> None:
+    def greeting(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=2.0) as client:
+            return client.recv(4096)
+
+    with run_nats(config="max_payload: 2048\n") as server:
+        pid = server.pid
+        assert b'"max_payload":2048' in greeting(server.port)
+        server.reload("max_payload: 4096\n")
+        assert server.pid == pid
+        assert b'"max_payload":4096' in greeting(server.port)
+        with pytest.raises(NatsNotReloaded, match="not supported"):
+            server.reload('server_name: "somebody-else"\n')
+        server.restart()
+        assert b'"max_payload":4096' in greeting(server.port)
+
+
+def test_a_port_may_be_fixed() -> None:
+    (port,) = free_ports(1)
+    with run_nats(port) as server:
+        assert server.port == port

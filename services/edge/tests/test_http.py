@@ -2,22 +2,30 @@
 
 import asyncio
 import contextlib
+import html
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from urllib.parse import parse_qs
+import time
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from twilio.request_validator import RequestValidator
 
+from trunkline.proto import codec
+from trunkline.proto.agent import Agent
+from trunkline.proto.ids import WorkerId, call_id_of
+from trunkline.proto.records import CallRecord, edge_key
 from trunkline.runtime.http import listen, serving
 from trunkline.runtime.settings import SettingsError
-from trunkline.testing.twilio import StreamVerb, parse_twiml
+from trunkline.testing.twilio import StreamVerb, new_call_sid, parse_twiml
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +36,7 @@ OUTBOUND = {
     "EDGE_API_TOKEN": "sesame",
     "EDGE_PUBLIC_URL": "https://voice.example.com",
 }
+SIGNED = {"TWILIO_AUTH_TOKEN": "12345", "EDGE_PUBLIC_URL": "https://voice.example.com"}
 BEARER = {"Authorization": "Bearer sesame"}
 FORWARDED = {"X-Forwarded-For": "203.0.113.9"}
 
@@ -60,6 +69,15 @@ async def client_of(rig):
         yield client
 
 
+HUNG_UP = "<Response><Hangup /></Response>"
+
+
+def redirected_to(answer):
+    """Return where a TwiML document sends Twilio once its stream is over."""
+    assert parse_twiml(answer.text, "http://unused").verbs == ("Connect", "Redirect")
+    return html.unescape(re.search('<Redirect method="POST">(.*)</Redirect>', answer.text)[1])
+
+
 class TestTheVoiceHook:
     def ask(self, edge_rig, path="/twilio/voice-hook", *, form=None, environ=None, **kwargs):
         async def story():
@@ -73,7 +91,29 @@ class TestTheVoiceHook:
         rig, answer = self.ask(edge_rig)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("application/xml")
-        assert parse_twiml(answer.text, rig.http).stream == StreamVerb(rig.ws, {"agent": "restaurant"}, False)
+        assert parse_twiml(answer.text, rig.http).stream == StreamVerb(
+            rig.ws, {"agent": "restaurant", "returns": "1"}, False
+        )
+
+    def test_has_us_asked_what_is_next_when_the_stream_is_over(self, edge_rig):
+        rig, answer = self.ask(edge_rig)
+        assert redirected_to(answer) == f"{rig.http}/twilio/line-over?agent=restaurant"
+
+    def test_of_an_edge_without_room_says_that_all_lines_are_busy(self, edge_rig):
+        async def story():
+            async with edge_rig(EDGE_CAPACITY="1", lines='busy = "Busy & <gone>."') as rig, client_of(rig) as client:
+                call = asyncio.create_task(rig.good_call(1.0))
+                await rig.until(lambda: rig.edge.exchange.calls)
+                full = await client.post("/twilio/voice-hook", data={"CallSid": "CA1"})
+                await call
+                await rig.until(lambda: not rig.edge.exchange.calls)
+                free = await client.post("/twilio/voice-hook", data={"CallSid": "CA1"})
+                return full, free, rig.metrics.refused["voice-hook-busy"]
+
+        full, free, refused = asyncio.run(story())
+        assert full.text.endswith("<Response><Say>Busy &amp; &lt;gone&gt;.</Say><Hangup /></Response>")
+        assert redirected_to(free)
+        assert refused == 1
 
     def test_uses_the_public_url_and_marks_outbound_calls(self, edge_rig):
         environ = {"EDGE_PUBLIC_URL": "https://voice.example.com"}
@@ -81,7 +121,7 @@ class TestTheVoiceHook:
         _, answer = self.ask(edge_rig, form=form, environ=environ)
         stream = parse_twiml(answer.text, "https://voice.example.com").stream
         assert stream.url == "wss://voice.example.com/twilio/media-stream"
-        assert stream.parameters == {"agent": "restaurant", "direction": "outbound"}
+        assert stream.parameters == {"agent": "restaurant", "returns": "1", "direction": "outbound"}
 
     def test_of_an_unknown_agent_is_not_found_and_names_the_known_ones(self, edge_rig):
         _, answer = self.ask(edge_rig, "/twilio/voice-hook?agent=nobody")
@@ -108,6 +148,119 @@ class TestTheVoiceHook:
                 assert (await client.get("/twilio/voice-hook")).status_code == 405
 
         asyncio.run(story())
+
+
+class TestWhenAStreamIsOver:
+    """What Twilio is told when it comes back from ``<Connect>``."""
+
+    PATH = "/twilio/line-over?agent=restaurant"
+
+    def ask(self, edge_rig, *, path=PATH, form=None, before=None, environ=None, headers=None, **changes):
+        """Return the rig and the answer about a call with a record of `changes`; none of it, no record."""
+
+        async def story():
+            async with edge_rig(**(environ or {})) as rig, client_of(rig) as client:
+                sid = new_call_sid()
+                if changes:
+                    await self.keep(rig, sid, **changes)
+                if before is not None:
+                    await before(rig, sid)
+                fields = {"CallSid": sid} | (form or {})
+                return rig, await client.post(path, data=fields, headers=headers(path, fields) if headers else None)
+
+        return asyncio.run(story())
+
+    async def keep(self, rig, sid, **changes):
+        known = {
+            "call": call_id_of("twilio", sid),
+            "state": "live",
+            "edge": WorkerId("edge-gone"),
+            "written_at": time.time(),
+            "agent": Agent(name="moved-out", farewell="So long & thanks."),
+            "carrier": "twilio",
+            "carrier_call": sid,
+            "started_at": time.time(),
+        }
+        record = CallRecord(**(known | changes))
+        await rig.edge.exchange.store.put(edge_key(record.call), codec.encode(record), 0)
+
+    @pytest.mark.parametrize("state", ["live", "away"])
+    def test_a_call_that_lives_is_connected_again_with_the_agent_it_has(self, edge_rig, state):
+        rig, answer = self.ask(edge_rig, state=state, form={"Direction": "outbound-api"})
+        assert answer.headers["content-type"].startswith("application/xml")
+        assert parse_twiml(answer.text, rig.http).stream.parameters == {
+            "agent": "moved-out",
+            "returns": "1",
+            "again": "1",
+            "direction": "outbound",
+        }
+        assert redirected_to(answer) == f"{rig.http}/twilio/line-over?agent=moved-out&times=1"
+
+    def test_a_call_that_has_ended_is_hung_up(self, edge_rig):
+        _, answer = self.ask(edge_rig, state="ended")
+        assert answer.text.endswith(HUNG_UP)
+
+    def test_a_call_nobody_knows_is_hung_up(self, edge_rig):
+        _, answer = self.ask(edge_rig)
+        assert answer.text.endswith(HUNG_UP)
+
+    @pytest.mark.parametrize("how", ["path", "record"])
+    def test_a_call_that_came_back_too_often_hears_the_farewell(self, edge_rig, how):
+        path = self.PATH + "&times=20" if how == "path" else self.PATH
+        _, answer = self.ask(edge_rig, path=path, comebacks=20 if how == "record" else 0)
+        assert answer.text.endswith("<Response><Say>So long &amp; thanks.</Say><Hangup /></Response>")
+
+    def test_an_edge_that_is_full_or_drains_still_connects(self, edge_rig):
+        async def drain(rig, _sid):
+            await rig.edge.exchange.drain()
+
+        _, answer = self.ask(edge_rig, before=drain, state="away")
+        assert redirected_to(answer)
+
+    def test_a_call_whose_record_cannot_be_read_is_taken_to_live(self, edge_rig):
+        async def spoil(rig, sid):
+            await rig.edge.exchange.store.put(edge_key(call_id_of("twilio", sid)), b"{}", 0)
+
+        rig, answer = self.ask(edge_rig, before=spoil)
+        assert parse_twiml(answer.text, rig.http).stream.parameters == {
+            "agent": "restaurant",
+            "returns": "1",
+            "again": "1",
+        }
+
+    def test_a_call_that_ended_here_is_over_though_no_record_can_be_read(self, edge_rig):
+        async def end_and_spoil(rig, sid):
+            await rig.good_call(0.2, dial=rig.dial(call_sid=sid))
+            await rig.until(lambda: not rig.edge.exchange.calls)
+            key = edge_key(call_id_of("twilio", sid))
+            await rig.edge.exchange.store.delete(key)
+            await rig.edge.exchange.store.put(key, b"{}", 0)
+
+        _, answer = self.ask(edge_rig, before=end_and_spoil)
+        assert answer.text.endswith(HUNG_UP)
+
+    def test_a_call_that_ended_well_is_hung_up(self, edge_rig):
+        async def end(rig, sid):
+            await rig.good_call(0.2, dial=rig.dial(call_sid=sid))
+            await rig.until(lambda: not rig.edge.exchange.calls)
+
+        _, answer = self.ask(edge_rig, before=end)
+        assert answer.text.endswith(HUNG_UP)
+
+    def test_is_asked_by_twilio_and_nobody_else(self, edge_rig):
+        def signed(path, fields, token=SIGNED["TWILIO_AUTH_TOKEN"]):
+            url = SIGNED["EDGE_PUBLIC_URL"] + path
+            return {"X-Twilio-Signature": RequestValidator(token).compute_signature(url, fields)}
+
+        def tampered(path, fields):
+            return signed(urlsplit(path).path + "?agent=another", fields)
+
+        _, answer = self.ask(edge_rig, environ=SIGNED, headers=signed, state="away")
+        assert answer.status_code == 200
+        assert redirected_to(answer) == "https://voice.example.com/twilio/line-over?agent=moved-out&times=1"
+        for wrong in (tampered, lambda path, fields: signed(path, fields, "54321"), lambda _path, _fields: {}):
+            _, answer = self.ask(edge_rig, environ=SIGNED, headers=wrong, state="away")
+            assert answer.status_code == 403
 
 
 class TestPlacingACall:

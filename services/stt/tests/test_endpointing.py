@@ -3,7 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.proto.agent import TurnTaking
-from trunkline.stt.endpointing import BLOCK_SAMPLES, FRAME_SAMPLES, End, Endpointing, Onset, Rules, samples_of_ms
+from trunkline.stt.endpointing import (
+    BLOCK_SAMPLES,
+    FRAME_SAMPLES,
+    LEAD_BLOCKS,
+    End,
+    Endpointing,
+    Onset,
+    Rules,
+    committed_before,
+    samples_of_ms,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -58,12 +68,20 @@ def test_a_stream_that_breaks_off_ends_what_was_open():
     assert not machine.open
 
 
-def test_what_is_committed_covers_the_voice_but_leaves_silence_to_tune_in_to():
-    patient = End(0, stop=8_000, judged=16_000, forced=False)
-    assert patient.committed == (16_000 - samples_of_ms(500) - 1) // FRAME_SAMPLES
-    hasty = End(0, stop=8_000, judged=9_600, forced=False)
-    assert hasty.committed == 7_999 // FRAME_SAMPLES
-    assert End(0, stop=9_600, judged=9_600, forced=True).committed == 59
+def test_a_successor_begins_in_the_silence_before_the_end_but_never_hears_voice_again():
+    judged = 64 * BLOCK_SAMPLES
+    patient = End(0, stop=8_192, judged=judged, forced=False)
+    assert patient.lead == judged - LEAD_BLOCKS * BLOCK_SAMPLES
+    hasty = End(0, stop=judged - 3 * BLOCK_SAMPLES, judged=judged, forced=False)
+    assert hasty.lead == hasty.stop
+    assert End(0, stop=judged - 512, judged=judged, forced=True).lead == judged
+
+
+@given(st.integers(1, 100_000))
+def test_what_is_replayed_after_the_committed_has_its_first_whole_block_where_it_should(block):
+    position = block * BLOCK_SAMPLES
+    first = (committed_before(position) + 1) * FRAME_SAMPLES
+    assert position - BLOCK_SAMPLES < first <= position
 
 
 def test_the_rules_are_the_agents():

@@ -17,7 +17,7 @@ from trunkline.providers.health import Health
 from trunkline.providers.prices import Prices
 from trunkline.providers.usage import Meter
 from trunkline.stt.provider import Billed, Failed, Final, Lost, Partial, SttCapabilities, TurnOver
-from trunkline.stt.relay import Lender, Means, Relay
+from trunkline.stt.relay import BYTES_PER_S, Lender, Means, Relay
 
 pytestmark = pytest.mark.integration  # real time-outs, some tens of milliseconds each
 
@@ -80,8 +80,17 @@ class Scene:
         self.capabilities = capabilities
         self.meter = Meter("stt", Epoch(1), Prices(as_of="2025-01-01"))
         rules = RetryRules(tries=2, backoff_s=0.01, give_up_s=give_up_s)
-        means = Means(self.health, rules, time.monotonic, self.meter, self.facts.append)
+        self.passed_s = 0.0
+        means = Means(self.health, rules, self.now, self.meter, self.facts.append)
         self.relay = Relay([self.lender(number) for number in range(len(modes))], means, self.told.append)
+
+    def now(self):
+        return time.monotonic() + self.passed_s
+
+    def hear(self, blocks, *, in_real_time=True):
+        for _ in range(blocks):
+            self.relay.push(BLOCK, voiced=True)
+            self.passed_s += in_real_time * len(BLOCK) / BYTES_PER_S
 
     def lender(self, number):
         async def lend(on_heard):
@@ -95,11 +104,10 @@ class Scene:
 
         return Lender(Stt(provider=f"p{number}", timeouts=QUICK), lend)
 
-    def speak(self, utterance, blocks=5, lead=BLOCK * 2):
+    def speak(self, utterance, blocks=5, lead=BLOCK * 2, *, in_real_time=True):
         self.relay.push(lead, voiced=True)
         self.relay.begin(utterance, lead)
-        for _ in range(blocks):
-            self.relay.push(BLOCK, voiced=True)
+        self.hear(blocks, in_real_time=in_real_time)
 
     @property
     def finals(self):
@@ -147,9 +155,8 @@ def test_voice_without_words_replaces_the_ear_once():
     scene = Scene("silent", "works")
 
     async def story():
-        scene.speak(1, blocks=6)
+        scene.speak(1, blocks=7)
         await scene.settle(lambda: len(scene.ears) == 2)
-        scene.relay.push(BLOCK, voiced=True)
         scene.relay.finish()
         await scene.settle(lambda: scene.finals)
 
@@ -158,14 +165,24 @@ def test_voice_without_words_replaces_the_ear_once():
     assert scene.facts[0].kind == "silent"
 
 
+def test_voice_that_is_heard_again_in_a_burst_says_nothing_about_the_ear():
+    scene = Scene("silent", "works")
+
+    async def story():
+        scene.speak(1, blocks=50, in_real_time=False)
+        await asyncio.sleep(0.02)
+
+    play(scene, story)
+    assert [number for number, _ in scene.ears] == [0]
+
+
 def test_two_ears_that_hear_no_words_in_it_are_believed():
     scene = Scene("silent", "silent", "works")
 
     async def story():
-        scene.speak(1, blocks=6)
+        scene.speak(1, blocks=7)
         await scene.settle(lambda: len(scene.ears) == 2)
-        for _ in range(20):
-            scene.relay.push(BLOCK, voiced=True)
+        scene.hear(20)
         await asyncio.sleep(0.02)
 
     play(scene, story)

@@ -13,6 +13,7 @@ from trunkline.proto.agent import Agent, Stt, TurnTaking
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
 from trunkline.proto.ids import call_id_of, new_worker_id
 from trunkline.proto.messages import (
+    Assigned,
     Claim,
     Claimed,
     FinalTranscript,
@@ -173,20 +174,18 @@ def test_eight_calls_at_once_are_heard_word_for_word(nats_url, voice, grammar, p
 def test_a_replay_to_another_worker_names_the_utterances_the_same(nats_url, voice):
     pcm = voice.say("hello i would like to book a table") + voice.say("for two people")
 
-    async def hear(first):
+    async def hear(first, turns):
         async with serving(nats_url, warm="") as (_, edge):
             caller = await edge.call(BENCH)
             await caller.speak(pcm, only_from=first, fast=True)
-            await caller.turns(1)
-            await asyncio.sleep(0.3)
+            await caller.turns(turns)
             return caller.of(FinalTranscript)
 
     async def run():
-        whole = await hear(0)
-        assert len(whole) >= 2
+        whole = await hear(0, 2)
         ids = [final.utterance for final in whole]
-        assert [final.utterance for final in await hear(0)] == ids
-        taken_over = await hear(whole[0].committed + 1)
+        assert [final.utterance for final in await hear(0, 2)] == ids
+        taken_over = await hear(whole[0].committed + 1, 1)
         assert [final.utterance for final in taken_over] == ids[1:]
 
     asyncio.run(run())
@@ -275,5 +274,25 @@ def test_a_call_claimed_again_is_heard_in_its_new_epoch_only(nats_url, voice):
             assert {message.epoch for message in caller.told} == {2}
             assert service._metrics.frames["fenced"] == len(voice.say("yes")) // 320
             assert service.worker.calls == 1
+
+    asyncio.run(run())
+
+
+def test_a_call_that_is_somebody_elses_by_now_is_let_go_and_its_frames_are_counted_only(nats_url, voice):
+    async def run():
+        async with serving(nats_url, warm="") as (service, edge):
+            caller = await edge.call(BENCH)
+            await edge.bus.publish(
+                subjects.assigned(caller.call), Assigned(stage="stt", epoch=2, worker=new_worker_id("stt"))
+            )
+            async with asyncio.timeout(2):
+                while service.worker.calls:
+                    await asyncio.sleep(0.005)
+            pcm = voice.say("yes")
+            await caller.speak(pcm, fast=True)
+            async with asyncio.timeout(2):
+                while service._metrics.frames["unclaimed"] < len(pcm) // 320:
+                    await asyncio.sleep(0.005)
+            assert caller.told == []
 
     asyncio.run(run())

@@ -1,11 +1,13 @@
 """One call with a scripted detector and provider: what is told, in which order, with which times."""
 
 import asyncio
+import json
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from trunkline.proto.agent import Agent, Stt, TurnTaking
+from trunkline.proto.events import StageSettled
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
 from trunkline.proto.messages import Claim, FinalTranscript, PartialTranscript, SpeechStarted, SpeechStopped, TurnEnded
 from trunkline.providers.breaker import BreakerRules
@@ -13,6 +15,7 @@ from trunkline.providers.errors import Transient
 from trunkline.providers.health import Health
 from trunkline.providers.prices import Price, Prices
 from trunkline.runtime.clock import SYSTEM
+from trunkline.runtime.journal import Journal
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.provider import Failed, Final, Partial, SttCapabilities, TurnOver
@@ -39,8 +42,9 @@ class Collected:
         speech = [message for subject, message in self.published if subject == "call.c.speech"]
         return [message for message in speech if not isinstance(message, SpeechStopped)]
 
-    def put(self, subject, message):
+    def put(self, subject, message, stands=lambda: True):
         self.published.append((subject, message))
+        self.stands = stands
 
     async def flush(self):
         pass
@@ -49,8 +53,12 @@ class Collected:
 class Facts:
     """Takes the place of the event log."""
 
+    def __init__(self):
+        self.emitted = []
+
     def emit(self, call, fact, tenant):
-        del call, fact, tenant
+        del call, tenant
+        self.emitted.append(fact)
 
     async def flush(self, timeout_s):
         del timeout_s
@@ -84,19 +92,26 @@ class Ear:
 
 
 class Call:
-    def __init__(self, capabilities=None, settings=None):
+    def __init__(self, capabilities=None, settings=None, journal=""):
         self.metrics = SttMetrics(CollectorRegistry())
         detector = VoiceDetector(2)
         self.outbox = Collected()
         self.cadence = Cadence(detector, SYSTEM, self.metrics)
         health = Health("stt", BreakerRules(), SYSTEM.monotonic, CollectorRegistry())
-        events, prices = (
-            Facts(),
-            Prices(as_of="2025-01-01", price=(Price(provider="acme", model="", audio_minute=6.0),)),
-        )
+        self.facts = Facts()
+        prices = Prices(as_of="2025-01-01", price=(Price(provider="acme", model="", audio_minute=6.0),))
         settings = settings or SttSettings()
         shared = Surroundings(
-            detector, self.cadence, self.outbox, SYSTEM, self.metrics, settings, events, health, prices
+            detector,
+            self.cadence,
+            self.outbox,
+            SYSTEM,
+            self.metrics,
+            settings,
+            self.facts,
+            health,
+            prices,
+            Journal(journal, "stt-x"),
         )
         claim = Claim(call="c", stage="stt", epoch=4, edge="edge-a", agent=Agent(name="a", turns=TURNS))
         self.hearing = CallHearing(claim, shared)
@@ -133,7 +148,7 @@ def in_loop(story):
     async def run():
         call = await Call().begin()
         story(call)
-        await call.hearing.close("done")
+        await call.hearing.close("done", goes_on=False)
 
     asyncio.run(run())
 
@@ -152,7 +167,7 @@ def test_an_utterance_is_told_as_it_begins_and_when_its_words_stand():
         assert started == SpeechStarted(epoch=4, utterance=32, onset_at=onset_at)
         assert isinstance(final, FinalTranscript)
         assert (final.text, final.onset_at, final.offset_at) == ("yes please", onset_at, offset_at)
-        assert final.committed == 47
+        assert final.committed == 48  # the last 9 blocks of silence are the next one's pre-roll
         assert final.confidence == 0.5
         assert isinstance(ended, TurnEnded)
         assert ended.speech_ended_at == offset_at
@@ -301,8 +316,8 @@ def test_after_the_close_nothing_is_told():
     async def run():
         call = await Call().begin()
         story(call)
-        await call.hearing.close("call-ended")
-        await call.hearing.close("again")
+        await call.hearing.close("call-ended", goes_on=False)
+        await call.hearing.close("again", goes_on=True)
         call.hearing.on_heard(Final(32, "yes"))
         assert call.told == [SpeechStarted]
         assert call.ear.calls.count(("close",)) == 1
@@ -347,9 +362,85 @@ def test_what_was_used_is_told_with_its_price():
         assert not call.outbox.published  # it has not shown yet that it hears
         call.tell(Partial(1, "hm"))
         call.hear(*[0.0] * 300)
-        await call.hearing.close("done")
+        await call.hearing.close("done", goes_on=False)
         used = [m for subject, m in call.outbox.published if subject == "call.c.usage"]
         assert [round(m.audio_s, 2) for m in used] == [5.12, 10.24, 12.8]
         assert used[-1].usd == pytest.approx(12.8 / 60 * 6.0)
 
     asyncio.run(run())
+
+
+def test_the_end_of_every_turn_tells_what_need_not_be_heard_again():
+    def story(call):
+        call.hear(*SPEECH, *SPEECH, *SPEECH)
+        first, second, third = [m.utterance for m in call.outbox.messages if isinstance(m, SpeechStarted)]
+        call.hearing.on_heard(Final(first, "yes"))
+        call.hearing.on_heard(Final(second, ""))
+        call.hearing.on_heard(Failed(third, Transient("no")))
+        committed = [m.committed for m in call.outbox.messages if isinstance(m, TurnEnded)]
+        assert committed[0] == call.outbox.messages[3].committed
+        assert first < committed[0] < second < committed[1] < third < committed[2]
+
+    in_loop(story)
+
+
+def test_it_rests_when_all_that_was_said_is_told():
+    async def run():
+        call = await Call().begin()
+        await call.hearing.rest()
+        call.hear(*SPEECH[:25])
+        resting = asyncio.create_task(call.hearing.rest())
+        await asyncio.sleep(0)
+        call.hear(*SPEECH[25:])
+        await asyncio.sleep(0)
+        assert not resting.done()
+        call.hearing.on_heard(Final(32, "yes"))
+        await resting
+        await call.hearing.close("done", goes_on=False)
+
+    asyncio.run(run())
+
+
+def test_what_is_not_published_when_somebody_else_hears_the_call_is_theirs_to_tell():
+    async def run(*, goes_on):
+        call = await Call().begin()
+        call.hear(*SPEECH)
+        assert call.outbox.stands()
+        stands = call.outbox.stands
+        await call.hearing.close("deposed", goes_on=goes_on)
+        return stands()
+
+    assert asyncio.run(run(goes_on=False))
+    assert not asyncio.run(run(goes_on=True))
+
+
+@pytest.mark.parametrize(("reason", "goes_on", "stored"), [("edge-lost", False, 1), ("handed-over", True, 0)])
+def test_only_who_lost_its_edge_stores_what_it_used(reason, goes_on, stored):
+    async def run():
+        call = await Call(SttCapabilities(needs_vad_segments=False)).begin()
+        call.tell(Partial(1, "hm"))
+        call.hear(*[0.0] * 200)
+        await call.hearing.close(reason, goes_on=goes_on)
+        used = [m for subject, m in call.outbox.published if subject == "call.c.usage"]
+        assert call.facts.emitted == [StageSettled(stage="stt", epoch=4, used=(used[-1],))] * stored
+
+    asyncio.run(run())
+
+
+def test_frames_and_words_are_in_the_journal(tmp_path):
+    async def run():
+        call = await Call(journal=str(tmp_path)).begin()
+        call.frame(epoch=3)
+        call.hear(*SPEECH)
+        call.hearing.on_heard(Final(32, "yes"))
+        await call.hearing.close("done", goes_on=False)
+        return call.seq
+
+    frames = asyncio.run(run())
+    (file,) = tmp_path.iterdir()
+    noted = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["epoch"], line["seq"]) for line in noted if line["what"] == "heard"] == [
+        (4, seq) for seq in range(frames)
+    ]
+    (final,) = [line for line in noted if line["what"] == "final"]
+    assert (final["epoch"], final["utterance"], final["length"], final["committed"]) == (4, 32, 3, 48)

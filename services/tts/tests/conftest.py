@@ -17,7 +17,7 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Timeouts, Tts
 from trunkline.proto.frame import unpack_audio
 from trunkline.proto.ids import new_worker_id
-from trunkline.proto.messages import Claim, Interrupt, Release, Say
+from trunkline.proto.messages import Assigned, Claim, Interrupt, Release, Say
 from trunkline.providers.errors import Misconfigured, Transient
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
@@ -158,6 +158,10 @@ class Call:
         message = Interrupt(epoch=epoch, generation=generation, reason="barge-in")
         await self.bus.publish(subjects.interrupt(self.call), message)
 
+    async def assigned(self, stage, epoch):
+        message = Assigned(stage=stage, epoch=epoch, worker=new_worker_id(stage))
+        await self.bus.publish(subjects.assigned(self.call), message)
+
     def on_audio(self, subject, data):
         assert subject == subjects.audio(self.edge, self.call)
         chunk = unpack_audio(data)
@@ -194,8 +198,8 @@ class Call:
 
 
 @asynccontextmanager
-async def call_with(url, *installed, **settings):
-    chassis = Chassis("tts", BaseSettings(nats_url=url))
+async def call_with(url, *installed, journal="", **settings):
+    chassis = Chassis("tts", BaseSettings(nats_url=url, journal=journal))
     service = TtsService(
         chassis,
         await Bus.connect(url, name="tts", on_lost=chassis.fail),

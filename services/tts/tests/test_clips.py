@@ -16,7 +16,7 @@ QUIET = TurnTaking(fillers=(), reprompt="", silence_goodbye="")
 
 
 def agent_of(voice, **lines):
-    lines = {"apology": "", "farewell": "", "busy": "", "spent": "", **lines}
+    lines = {"apology": "", "farewell": "", "busy": "", "spent": "", "resumed": "", **lines}
     return Agent(name="test", tts=Tts(provider="one", voice=voice), turns=QUIET, **lines)
 
 

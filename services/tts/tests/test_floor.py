@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.proto.messages import Interrupt, Say
-from trunkline.tts.floor import Cut, Floor, Verdict
+from trunkline.tts.floor import MOST_GIVEN_UP, Cut, Floor, Verdict
 
 pytestmark = pytest.mark.unit
 
@@ -87,15 +87,55 @@ def test_a_deposed_brain_is_not_listened_to():
     assert drained(floor) == [1]
 
 
-def test_a_new_brain_voids_what_waits_from_the_old_but_not_what_is_being_said():
+def test_what_a_deposed_brain_left_in_line_is_said_all_the_same():
     floor = Floor(0)
     for utterance in (1, 2, 3):
         floor.take(say(utterance, epoch=3))
     speaking = floor.next()
     floor.take(say(4, epoch=5))
+    assert floor.take(say(5, epoch=3)) is Verdict.STALE_EPOCH
     assert floor.stands(speaking)
-    assert floor.deposed == 2
-    assert drained(floor) == [4]
+    assert drained(floor) == [2, 3, 4]
+
+
+def test_an_interrupt_of_a_new_brain_voids_what_the_old_one_left_by_generation_alone():
+    floor = Floor(0)
+    floor.take(say(1, generation=1, epoch=3))
+    floor.take(say(2, generation=2, epoch=3))
+    assert floor.interrupt(interrupt(2, epoch=5)) == Cut(Verdict.TAKEN, stop=False, dropped=1)
+    assert drained(floor) == [2]
+
+
+def test_news_of_a_new_brain_end_what_the_old_one_was_writing_and_fence_it():
+    floor = Floor(0)
+    floor.take(piece(1, "Hello, this", epoch=3))
+    floor.take(piece(2, "And more", epoch=3))
+    speaking = floor.next()
+    floor.follow(5)
+    assert (speaking.text, speaking.complete) == ("Hello, this", True)
+    assert floor.take(piece(2, " to come", epoch=3)) is Verdict.STALE_EPOCH
+    assert floor.take(piece(2, "Mine", epoch=5)) is Verdict.TAKEN
+    waiting = floor.next()
+    assert (waiting.epoch, waiting.text, waiting.complete) == (3, "And more", True)
+    assert floor.next().epoch == 5
+
+
+def test_old_news_change_nothing():
+    floor = Floor(0)
+    floor.take(piece(1, "Hello ", epoch=5))
+    floor.follow(5)
+    floor.follow(4)
+    floor.take(piece(1, "there.", epoch=5, goes_on=False))
+    assert floor.next().text == "Hello there."
+
+
+def test_what_is_remembered_of_refused_sentences_is_bounded():
+    floor = Floor(0, capacity=1)
+    floor.take(say(0))
+    for utterance in range(1, MOST_GIVEN_UP + 10):
+        assert floor.take(piece(utterance, "on and on")) is Verdict.FULL
+    assert len(floor._given_up) == MOST_GIVEN_UP
+    assert floor.take(piece(MOST_GIVEN_UP + 9, ".")) is Verdict.GIVEN_UP
 
 
 def test_a_full_line_refuses_the_newest():
@@ -185,7 +225,7 @@ def test_whatever_comes_nothing_void_is_spoken_and_the_floor_never_falls(story):
                 sentence = floor.next()
                 if sentence is not None:
                     assert sentence.generation >= floor.generation
-                    assert sentence.epoch >= floor.epoch
+                    assert sentence.complete or sentence.epoch == floor.epoch
                     spoken.append(sentence.key)
         floors.append(floor.generation)
         assert floor.waiting <= 5

@@ -1,6 +1,7 @@
 """A call's speech over a real NATS server: what the edge hears when the brain speaks and interrupts."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 
 import numpy as np
@@ -8,12 +9,15 @@ import pytest
 
 from trunkline.audio.levels import rms_dbfs, voiced_spans
 from trunkline.proto import subjects
+from trunkline.proto.events import StageSettled
 from trunkline.proto.frame import Codec
 from trunkline.proto.messages import Claimed, Refused, Released
 from trunkline.tts.provider import TtsCapabilities
 
 pytestmark = pytest.mark.integration
 
+BRAIN = 3
+"""Epoch of the brain that speaks where none is named."""
 LONG = "I would like to tell you about everything that is on our menu today. " * 14
 
 
@@ -215,6 +219,110 @@ def test_rubbish_and_deposed_brains_are_counted_and_harm_nothing(nats_url, a_cal
             assert call.counted("dropped_total", reason="malformed") == 2
             assert call.counted("dropped_total", reason="stale-epoch") == 2
             assert call.counted("dropped_total", reason="stale-generation") == 1
+
+    asyncio.run(story())
+
+
+def test_what_a_brain_was_writing_when_it_died_ends_the_moment_another_is_assigned(nats_url, a_call):
+    async def story():
+        scripted = ScriptedProvider()
+        async with a_call(nats_url, scripted) as call:
+            await call.claim("scripted")
+            await call.say(1, "Let me see whether", goes_on=True)
+            await call.say(2, "one second")
+            await call.assigned("brain", epoch=BRAIN + 1)
+            assert pcm_of(await call.until_last(1))
+            assert pcm_of(await call.until_last(2))
+            await call.say(3, "of the old one")
+            await call.say(4, "of the new one", epoch=BRAIN + 1)
+            await call.until_last(4)
+            assert call.counted("dropped_total", reason="stale-epoch") == 1
+
+    asyncio.run(story())
+
+
+def test_a_sentence_meant_for_another_voice_is_let_be(nats_url, a_call):
+    async def story():
+        scripted = ScriptedProvider()
+        async with a_call(nats_url, scripted) as call:
+            await call.claim("scripted", epoch=2)
+            await call.say(1, "for the one before", voice=1)
+            await call.say(2, "for me", voice=2)
+            await call.until_last(2)
+            assert call.counted("dropped_total", reason="other-voice") == 1
+
+    asyncio.run(story())
+
+
+def test_a_worker_whose_call_is_somebody_elses_stops_its_provider_and_says_nothing_more(nats_url, a_call):
+    async def story():
+        scripted = ScriptedProvider()
+        async with a_call(nats_url, scripted) as call:
+            await call.claim("scripted")
+            await call.say(1, "stall")
+            await call.heard.get()
+            await call.assigned("tts", epoch=3)
+            async with asyncio.timeout(2):
+                while not scripted.voices[0].closed:
+                    await asyncio.sleep(0.005)
+            assert scripted.voices[0].closed_early == 1
+            published = len(call.all)
+            await call.say(2, "one second")
+            await call.bus.flush()
+            assert len(call.all) == published
+            assert not any(chunk.last for chunk in call.all)
+
+    asyncio.run(story())
+
+
+def test_it_rests_when_all_is_said(nats_url, a_call):
+    async def story():
+        scripted = ScriptedProvider()
+        async with a_call(nats_url, scripted) as call:
+            await call.claim("scripted")
+            ((_, speech),) = call.service.worker.sessions()
+            await asyncio.wait_for(speech.rest(), 1)
+            await call.say(1, "one second")
+            await call.say(2, "stall")
+            await call.until_last(1)
+            resting = asyncio.create_task(speech.rest())
+            assert not (await asyncio.wait({resting}, timeout=0.1))[0]
+            await call.interrupt(2)
+            await asyncio.wait_for(resting, 1)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("reason", "goes_on", "stored"), [("edge-lost", False, 1), ("deposed", True, 0)])
+def test_only_who_lost_its_edge_stores_what_it_used(jetstream_url, a_call, reason, goes_on, stored):
+    async def story():
+        scripted = ScriptedProvider()
+        async with a_call(jetstream_url, scripted) as call:
+            await call.claim("scripted")
+            await call.say(1, "one second")
+            await call.until_last(1)
+            told = await asyncio.wait_for(call.used.get(), 2)
+            ((_, speech),) = call.service.worker.sessions()
+            await speech.close(reason, goes_on=goes_on)
+            settled = [fact for fact in await call.facts() if isinstance(fact, StageSettled)]
+            assert settled == [StageSettled(stage="tts", epoch=2, used=(told,))] * stored
+
+    asyncio.run(story())
+
+
+def test_what_was_spoken_is_in_the_journal(nats_url, a_call, tmp_path):
+    async def story():
+        async with a_call(nats_url, ScriptedProvider(), journal=str(tmp_path)) as call:
+            await call.claim("scripted")
+            await call.say(1, "one second")
+            chunks = await call.until_last(1)
+            (file,) = tmp_path.iterdir()
+            noted = [json.loads(line) for line in file.read_text().splitlines()]
+            assert {(line["what"], line["who"], line["call"], line["epoch"], line["generation"]) for line in noted} == {
+                ("spoke", call.service.worker.worker, call.call, 2, 1)
+            }
+            assert [line["seq"] for line in noted] == [chunk.seq for chunk in chunks]
+            assert sum(line["ms"] for line in noted) == 1_000
 
     asyncio.run(story())
 

@@ -17,7 +17,7 @@ from trunkline.call.command import main
 from trunkline.proto import events, messages, subjects
 from trunkline.proto.ids import CallId, Epoch, Generation, Seq, ToolCallId, TurnId, UtteranceId, call_id_of
 from trunkline.testing.nats_server import run_nats
-from trunkline.testing.twilio.application import application
+from trunkline.testing.twilio.application import Asked, application
 
 pytestmark = pytest.mark.integration
 
@@ -235,6 +235,33 @@ async def tell(bus: Bus, call_id: CallId) -> None:
         ),
     )
     await happen(events.CallEnded(reason="completed", duration_s=1.0))
+
+
+def test_a_call_that_goes_on_after_its_stream_is_one_call() -> None:
+    def answer(asked: Asked, stream_url: str) -> str:
+        if asked.url.endswith("/over"):
+            return "<Response><Say>Sorry.</Say><Hangup/></Response>"
+        redirect = "/over" if "again" in asked.url else "/again"
+        return f'<Response><Connect><Stream url="{stream_url}"/></Connect><Redirect>{redirect}</Redirect></Response>'
+
+    async def run() -> CallResult:
+        async with application(ToneAgent(answers=0), answer=answer) as app:
+            return await place_call(Target(url=app.url), scenario("[[steps]]\nwait_for_end_s = 9.0"))
+
+    result = asyncio.run(run())
+
+    assert (result.streams, result.said, result.ended_by, result.problem) == (2, ("Sorry.",), "agent", None)
+    assert [seen.what for seen in result.log if seen.what in ("start", "asked", "said")] == [
+        *("start", "asked") * 2,
+        "said",
+    ]
+    assert len(result.gaps) == 2
+    assert result.gaps[-1][1] == pytest.approx(result.duration_s)
+    assert result.left.size == result.right.size == round(8_000 * result.duration_s)
+    first_ended, second_began = (round(8_000 * at_s) for at_s in result.gaps[0])
+    assert result.right[:first_ended].any()
+    assert not result.right[first_ended:second_began].any()
+    assert result.right[second_began:].any()
 
 
 SHORT = """

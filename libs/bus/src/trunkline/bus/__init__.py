@@ -5,11 +5,12 @@ not: anything about audio, speech, carriers or providers; this library carries t
 what ownership of a call needs.
 """
 
+from trunkline.bus.calls import CallStore, CallWriter, Stored
 from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
-from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Unservable
+from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
 from trunkline.bus.event_log import EventLog
-from trunkline.bus.event_reader import Delivery, EventReader, Recorded, read_envelope, recorded
+from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
 from trunkline.bus.streams import ensure_events_stream
@@ -21,6 +22,8 @@ __all__ = [
     "BusTimeout",
     "BusUnavailable",
     "CallSession",
+    "CallStore",
+    "CallWriter",
     "ClipStore",
     "Delivery",
     "EventLog",
@@ -28,11 +31,14 @@ __all__ = [
     "Heartbeat",
     "MediaLane",
     "NoWorker",
+    "Outdated",
     "Recorded",
+    "Stored",
     "Subscription",
     "Unservable",
     "Worker",
     "ensure_events_stream",
+    "facts_of",
     "read_envelope",
     "recorded",
 ]

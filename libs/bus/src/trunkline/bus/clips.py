@@ -19,7 +19,7 @@ from nats.js import JetStreamContext, api
 from nats.js.object_store import OBJ_CHUNKS_PRE_TEMPLATE, ObjectStore
 
 from trunkline.bus.errors import BusUnavailable
-from trunkline.bus.streams import AWAY, HasControl, why
+from trunkline.bus.streams import AWAY, HasControl, ensure_stream, why
 from trunkline.proto.clips import LONGEST_S, RATE_HZ
 
 log = logging.getLogger("trunkline.bus.clips")
@@ -32,15 +32,14 @@ LONGEST_BYTES: Final = int(LONGEST_S * RATE_HZ) * 2
 CALL_TIMEOUT_S: Final = 2.0
 _STREAM: Final = f"OBJ_{BUCKET}"
 _MOST_PIECES: Final = 64
-_NO_STORAGE: Final = 10047
-"""JetStream's error for a stream whose limit is more than the server may still promise."""
 
 
 class ClipStore:
-    """Clips by key: PCM16 at 8 kHz, mono, 60 s at most."""
+    """Clips by key: PCM16 at 8 kHz, mono, 60 s at most. `replicas` servers keep them."""
 
-    def __init__(self, bus: HasControl) -> None:
+    def __init__(self, bus: HasControl, *, replicas: int = 1) -> None:
         self._bus = bus
+        self._replicas = replicas
         self._made = False
 
     async def get(self, key: str) -> bytes | None:
@@ -72,7 +71,7 @@ class ClipStore:
             raise ValueError(f"{len(pcm)} bytes are no clip: whole samples, up to {LONGEST_BYTES}")
         async with self._bounded("cannot keep a clip") as jetstream:
             if not self._made:
-                await _ensure(jetstream)
+                await ensure_stream(jetstream, _bucket(self._replicas), SMALLEST_MAX_BYTES)
                 self._made = True
             try:
                 await ObjectStore(BUCKET, _STREAM, jetstream).put(key, pcm)
@@ -111,12 +110,8 @@ def _digest(pcm: bytes) -> str:
     return f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(pcm).digest()).decode()}"
 
 
-async def _ensure(jetstream: JetStreamContext) -> None:
-    """Make the bucket unless there is one; where the server cannot promise so much, a smaller one, down to 4 MiB."""
-    with contextlib.suppress(nats.js.errors.NotFoundError):
-        await jetstream.stream_info(_STREAM)
-        return
-    config = api.StreamConfig(
+def _bucket(replicas: int) -> api.StreamConfig:
+    return api.StreamConfig(
         name=_STREAM,
         description="What agents say word for word, as sound",
         subjects=[f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
@@ -126,18 +121,5 @@ async def _ensure(jetstream: JetStreamContext) -> None:
         max_bytes=MAX_BYTES,
         allow_rollup_hdrs=True,
         allow_direct=True,
+        num_replicas=replicas,
     )
-    while True:
-        try:
-            await jetstream.add_stream(config)
-        except nats.js.errors.APIError as error:
-            with contextlib.suppress(nats.js.errors.NotFoundError):  # another process may have been faster
-                await jetstream.stream_info(_STREAM)
-                return
-            smaller = (config.max_bytes or 0) // 4
-            if error.err_code != _NO_STORAGE or smaller < SMALLEST_MAX_BYTES:
-                raise
-            config = config.evolve(max_bytes=smaller)
-        else:
-            log.info("bucket made", extra={"bucket": BUCKET, "max_bytes": config.max_bytes})
-            return

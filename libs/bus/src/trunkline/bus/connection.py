@@ -1,16 +1,17 @@
 """Two connections to NATS for a process: control (text, requests, JetStream) and media (audio, nothing that may wait).
 
 They are separate so that a slow consumer or a stalled socket on the media side takes no claim down with it. nats-py
-closes a client for good on any error it does not know (maximum subscriptions, for one), without a reconnect: `on_lost`
-then ends the process, so that it is started again.
+closes a client for good on any error it does not know (maximum subscriptions, for one), without a reconnect; and what
+the server's permissions do not allow it merely reports, though the subscription is dead or the message gone. Neither
+gets better by waiting: `on_lost` ends the process, so that it is started again and somebody sees why.
 """
 
 import asyncio
 import contextlib
 import logging
-import random
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +22,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
 from trunkline.bus.media import MediaLane
+from trunkline.bus.outage import WayBack
 from trunkline.proto.codec import encode
 
 log = logging.getLogger("trunkline.bus")
@@ -29,12 +31,15 @@ OnMessage = Callable[[str, bytes], Awaitable[None]]
 OnRequest = Callable[[bytes], Awaitable[msgspec.Struct | None]]
 OnLost = Callable[[str], None]
 
-_RECONNECT_WAIT_S = 0.1
-_CONTROL_PENDING_BYTES = 2**20
+MAX_UNSENT_BYTES: Final = 2**20
+"""Above this much unsent text the socket is stalled, or the connection has been away for long."""
+_PENDING_BYTES = 2 * MAX_UNSENT_BYTES
+"""Above this nats-py has every publisher wait for the socket: we never get there."""
+_DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]*)\"", re.IGNORECASE)
 _SETTINGS: dict[str, Any] = {
     "max_reconnect_attempts": -1,
     "connect_timeout": 1,
-    "ping_interval": 2,
+    "ping_interval": 1,
     "max_outstanding_pings": 2,
     "flush_timeout": 1,
     "drain_timeout": 2,
@@ -70,6 +75,8 @@ class Bus:
         self.control = control
         self.media = MediaLane(media)
         self._on_lost = on_lost
+        self.up_since: float | None = None
+        """Since when (loop time) both connections have stood without a break; None while one does not."""
         self._closing = False
         self._requests: set[asyncio.Task[None]] = set()
 
@@ -86,21 +93,23 @@ class Bus:
         try:
             async with asyncio.timeout(within_s):
                 for client, lane, pending in (
-                    (control, "control", _CONTROL_PENDING_BYTES),
+                    (control, "control", _PENDING_BYTES),
                     (media, "media", -1),  # nothing is buffered while disconnected: late audio is no audio
                 ):
+                    way_back = WayBack()
                     await client.connect(
                         servers,
                         name=f"{name}/{lane}",
                         pending_size=pending,
-                        error_cb=bus._errors(lane),
-                        disconnected_cb=bus._told(lane, "bus disconnected", logging.WARNING),
-                        reconnected_cb=bus._told(lane, "bus reconnected", logging.INFO),
-                        closed_cb=bus._closed(lane),
+                        error_cb=bus._errors(lane, way_back),
+                        disconnected_cb=bus._disconnected(lane, way_back),
+                        reconnected_cb=bus._reconnected(lane, client, way_back),
+                        closed_cb=bus._closed(lane, client),
                         lame_duck_mode_cb=bus._move_on(client),
-                        reconnect_to_server_handler=_with_jitter,
+                        reconnect_to_server_handler=way_back,
                         **_SETTINGS,
                     )
+                    way_back.found(_address(client))
         except (TimeoutError, OSError, nats.errors.Error) as error:
             bus._closing = True
             for client in (control, media):
@@ -108,6 +117,7 @@ class Bus:
                     await client.close()
             why = str(error) or f"no answer within {within_s:.0f} s"
             raise BusUnavailable(f"cannot reach NATS at {_shown(servers)} (TRUNKLINE_NATS_URL): {why}") from error
+        bus.up_since = asyncio.get_running_loop().time()
         return bus
 
     @property
@@ -115,18 +125,27 @@ class Bus:
         """Whether both connections stand right now."""
         return self.control.is_connected and self.media.connected
 
+    def settled(self, for_s: float) -> bool:
+        """Whether both connections have stood for so long: before, others may still be on their way back as well."""
+        since = self.up_since
+        return since is not None and self.connected and asyncio.get_running_loop().time() - since >= for_s
+
     def problem(self) -> str | None:
         """Return why the bus cannot be used right now, or None: a readiness check."""
         return None if self.connected else "not connected to NATS"
 
     async def publish(self, subject: str, message: msgspec.Struct) -> None:
-        """Publish `message` as JSON on the control connection.
+        """Publish `message` as JSON on the control connection. Never waits for the socket.
+
+        While disconnected it is kept, to be sent on the way back.
 
         Raises:
-            BusUnavailable: disconnected, and more than 1 MiB waits already.
+            BusUnavailable: more than 1 MiB waits already, or the connection is closed for good.
         """
+        data = encode(message)
+        self._refuse_when_stalled(subject, len(data))
         try:
-            await self.control.publish(subject, encode(message))
+            await self.control.publish(subject, data)
         except nats.errors.Error as error:
             raise BusUnavailable(f"cannot publish on {subject}: {error}") from error
 
@@ -168,10 +187,12 @@ class Bus:
         Raises:
             NoWorker: nobody subscribes to `subject`.
             BusTimeout: no answer within `timeout_s`.
-            BusUnavailable: not connected.
+            BusUnavailable: closed for good, or more than 1 MiB waits to be sent.
         """
+        data = encode(message)
+        self._refuse_when_stalled(subject, len(data))
         try:
-            reply = await self.control.request(subject, encode(message), timeout=timeout_s)
+            reply = await self.control.request(subject, data, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
             raise NoWorker(f"nobody listens on {subject}") from error
         except nats.errors.TimeoutError as error:
@@ -204,34 +225,61 @@ class Bus:
             with contextlib.suppress(Exception):
                 await client.close()
 
+    def _refuse_when_stalled(self, subject: str, size: int) -> None:
+        if self.control.pending_data_size + size > MAX_UNSENT_BYTES:
+            raise BusUnavailable(f"cannot publish on {subject}: NATS does not take what was sent before")
+
     async def _interest(self, subject: str, deliver: Callable[[Msg], Awaitable[None]], queue: str) -> NatsSubscription:
         try:
             return await self.control.subscribe(subject, queue=queue, cb=deliver)
         except nats.errors.Error as error:
             raise BusUnavailable(f"cannot subscribe to {subject}: {error}") from error
 
-    def _errors(self, lane: str) -> Callable[[Exception], Awaitable[None]]:
+    def _errors(self, lane: str, way_back: WayBack) -> Callable[[Exception], Awaitable[None]]:
         async def on_error(error: Exception) -> None:
             # A slow consumer reports every message it drops: count them, do not log each.
             if isinstance(error, nats.errors.SlowConsumerError):
                 self.media.counts["slow_consumer"] += 1
                 if self.media.counts["slow_consumer"] % 1_000 != 1:
                     return
-            log.warning("bus error", extra={"lane": lane, "error": str(error) or type(error).__name__})
+            text = str(error) or type(error).__name__
+            if way_back.is_news(text):
+                log.warning("bus error", extra={"lane": lane, "error": text})
+            if self._closing:
+                return
+            denied = _DENIED.search(text)
+            if denied is not None:
+                what = "subscribe to" if denied[1].lower() == "subscription" else "publish on"
+                self._on_lost(f"the NATS permissions of this process do not allow it to {what} {denied[2]}")
+            elif way_back.is_hopeless(text, asyncio.get_running_loop().time()):
+                self._on_lost(f"NATS refuses the {lane} connection: {text}")
 
         return on_error
 
-    def _told(self, lane: str, what: str, level: int) -> Callable[[], Awaitable[None]]:
-        async def tell() -> None:
+    def _disconnected(self, lane: str, way_back: WayBack) -> Callable[[], Awaitable[None]]:
+        async def on_disconnected() -> None:
+            self.up_since = None
+            way_back.lost()
             if not self._closing:
-                log.log(level, what, extra={"lane": lane})
+                log.warning("bus disconnected", extra={"lane": lane})
 
-        return tell
+        return on_disconnected
 
-    def _closed(self, lane: str) -> Callable[[], Awaitable[None]]:
+    def _reconnected(self, lane: str, client: Client, way_back: WayBack) -> Callable[[], Awaitable[None]]:
+        async def on_reconnected() -> None:
+            way_back.found(_address(client))
+            if self.connected:
+                self.up_since = asyncio.get_running_loop().time()
+            log.info("bus reconnected", extra={"lane": lane})
+
+        return on_reconnected
+
+    def _closed(self, lane: str, client: Client) -> Callable[[], Awaitable[None]]:
         async def on_closed() -> None:
+            self.up_since = None
             if not self._closing:
-                self._on_lost(f"the {lane} connection to NATS was closed for good")
+                why = f": {client.last_error}" if client.last_error else ""
+                self._on_lost(f"the {lane} connection to NATS was closed for good{why}")
 
         return on_closed
 
@@ -245,9 +293,9 @@ class Bus:
         return on_lame_duck
 
 
-def _with_jitter(servers: list[Any], _info: dict[str, Any]) -> tuple[Any, float]:
-    """Pick the least tried server, after 50 to 150 ms: a thousand clients must not come back in one instant."""
-    return min(servers, key=lambda server: server.reconnects), _RECONNECT_WAIT_S * random.uniform(0.5, 1.5)  # noqa: S311
+def _address(client: Client) -> str:
+    url = client.connected_url
+    return url.netloc if url is not None else ""
 
 
 def _shown(servers: list[str]) -> str:

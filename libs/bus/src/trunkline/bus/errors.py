@@ -4,6 +4,7 @@ BusError
 ├── BusUnavailable    no connection: not yet, not any more, or closed for good
 ├── BusTimeout        nobody answered in time
 ├── NoWorker          nobody listens there: known at once, not after a time-out
+├── Outdated          somebody else has written what was to be written
 └── Unservable        a worker cannot take this call, and says why
 """
 
@@ -22,6 +23,10 @@ class BusTimeout(BusError):
 
 class NoWorker(BusError):
     """A request found no subscriber."""
+
+
+class Outdated(BusError):
+    """Somebody else has written the key since the revision that was named."""
 
 
 class Unservable(BusError):

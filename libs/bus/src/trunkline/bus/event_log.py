@@ -32,16 +32,19 @@ class EventLog:
     """Stores facts in the order in which they are emitted, however long JetStream is away.
 
     Up to `limit` facts wait in memory. Beyond it the oldest are given up and counted, never the start and the end of a
-    call: records and bills hang on those. Make it inside a running loop.
+    call: records and bills hang on those. Where the stream has to be made, `replicas` servers keep it.
+
+    Make it inside a running loop.
     """
 
-    def __init__(self, bus: HasControl, wall: Callable[[], float], *, limit: int = 10_000) -> None:
+    def __init__(self, bus: HasControl, wall: Callable[[], float], *, limit: int = 10_000, replicas: int = 1) -> None:
         self.dropped = 0
         """Facts given up since the start."""
         self.stored = 0
         self._bus = bus
         self._wall = wall
         self._limit = limit
+        self._replicas = replicas
         self._newest = -1
         self._ends: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
@@ -142,7 +145,7 @@ class EventLog:
             try:
                 if not self._stream_made:
                     # Not left to the 503 of a missing stream: any plain subscriber to events.> would swallow that.
-                    await ensure_events_stream(self._bus)
+                    await ensure_events_stream(self._bus, replicas=self._replicas)
                     self._stream_made = True
                 await jetstream.publish(
                     entry.subject,

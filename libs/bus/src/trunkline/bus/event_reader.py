@@ -33,6 +33,8 @@ _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 2.5
 _LOOK_S: Final = 0.25
 _NANO: Final = 1_000_000_000
+_NO_MESSAGE: Final = 10037
+"""JetStream's error for a message that is not there; a stream that is not there has another."""
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -388,3 +390,30 @@ async def recorded(
     finally:
         with contextlib.suppress(*AWAY):
             await source.unsubscribe()
+
+
+async def facts_of(bus: HasControl, call: CallId, kind: str) -> list[Event]:
+    """Return the stored facts of one kind (``stage.settled``) of one call, in order. Costs a request for each.
+
+    Raises:
+        BusUnavailable: JetStream is away, or there is no stream EVENTS.
+    """
+    jetstream = bus.control.jetstream(timeout=API_TIMEOUT_S)
+    found: list[Event] = []
+    seq, subject = 1, subjects.event(kind, call)
+    try:
+        while True:
+            try:
+                # Asked of the stream's leader: a copy may lag behind, and one fact too few is a wrong bill.
+                msg = await jetstream.get_msg(subjects.EVENTS_STREAM, seq=seq, subject=subject, next=True)
+            except nats.js.errors.NotFoundError as error:
+                if error.err_code != _NO_MESSAGE:
+                    raise
+                return found
+            seq = (msg.seq or 0) + 1
+            try:
+                found.append(codec.decode(codec.EVENT, msg.data or b""))
+            except ValueError as error:
+                log.warning("no event; skipped", extra={"subject": subject, "seq": msg.seq, "why": str(error)})
+    except AWAY as error:
+        raise BusUnavailable(f"no stream {subjects.EVENTS_STREAM}: {why(error)}") from error

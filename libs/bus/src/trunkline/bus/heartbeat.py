@@ -21,14 +21,27 @@ MISSED_S: Final = 3 * PERIOD_S
 
 
 class Heartbeat:
-    """Tells the bus that this process lives."""
+    """Tells the bus that this process lives, and how many calls more it has room for.
 
-    def __init__(self, bus: Bus, *, stage: str, worker: WorkerId, calls: Callable[[], int], capacity: int) -> None:
+    While `room`, asked before every beat, says False, there is none, whatever the capacity.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        stage: str,
+        worker: WorkerId,
+        calls: Callable[[], int],
+        capacity: int,
+        room: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._bus = bus
         self._stage = stage
         self._worker = worker
         self._calls = calls
         self._capacity = capacity
+        self._room = room
         self._task: asyncio.Task[None] | None = None
         self.draining = False
 
@@ -46,11 +59,12 @@ class Heartbeat:
     async def _beat(self) -> None:
         subject = subjects.alive(self._stage, self._worker)
         while True:
+            calls = self._calls()
             beat = Alive(
                 worker=self._worker,
                 stage=self._stage,
-                calls=self._calls(),
-                capacity=self._capacity,
+                calls=calls,
+                capacity=self._capacity if self._room() else calls,
                 draining=self.draining,
             )
             with contextlib.suppress(BusUnavailable):

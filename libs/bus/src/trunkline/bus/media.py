@@ -2,6 +2,14 @@
 
 Rules of the lane: no header, no task and no log line per frame; nothing is buffered for later, because late audio is no
 audio; what cannot be sent is dropped and counted. One wildcard subscription per process, callback style.
+
+A consumer that falls behind: callbacks are plain functions, so everything that was read is handed over before the next
+is read. What waits in the client is therefore one gulp of the socket, 256 KiB (700 frames at 8 kHz); beyond
+`MAX_WAITING_FRAMES` or `MAX_WAITING_BYTES`, which only a defect can reach, the newest frame is dropped and counted as
+``slow_consumer``. The true backlog of a process that hangs stands in the kernel and in the server, in order: 40 calls
+and 3 s of it (2 MB) are handed over whole within 0.1 s. When the server itself cannot get rid of it (some 10 MB, or 2 s
+without progress), it breaks the connection and drops *all* that waits; senders that watch for it hear that nobody
+listens, and frames newer than that come after the reconnect. How old a frame may be is for its consumer to judge.
 """
 
 from collections import Counter
@@ -20,6 +28,10 @@ OnUnheard = Callable[[str], None]
 
 MAX_UNSENT_BYTES: Final = 4 * 2**20
 """Above this much unsent audio the socket is stalled, and more would only be later still."""
+
+MAX_WAITING_FRAMES: Final = 4_096
+MAX_WAITING_BYTES: Final = 2**23
+"""Per subscription, in the client. nats-py's own bounds, 524288 messages and 128 MiB, are minutes of audio."""
 
 _NO_RESPONDERS: Final = "503"
 
@@ -60,7 +72,9 @@ class MediaLane:
         async def deliver(msg: Msg) -> None:
             on_frame(msg.subject, msg.data)
 
-        return await self.client.subscribe(subject, cb=deliver)
+        return await self.client.subscribe(
+            subject, cb=deliver, pending_msgs_limit=MAX_WAITING_FRAMES, pending_bytes_limit=MAX_WAITING_BYTES
+        )
 
     async def flush(self) -> None:
         """Wait until the server knows of every subscription made so far.

@@ -1,4 +1,7 @@
-"""The JetStream stream EVENTS, where the facts of every call are kept: how it is made, and how long to wait for it."""
+"""How JetStream streams are made, and how long to wait for one; the stream EVENTS, which keeps the facts of every call.
+
+A stream is made by whoever needs it first. What is in it is the business of those who read and write it.
+"""
 
 import contextlib
 import logging
@@ -35,25 +38,14 @@ class HasControl(Protocol):
     control: Client
 
 
-async def ensure_events_stream(bus: HasControl, *, max_bytes: int = MAX_BYTES) -> None:
+async def ensure_events_stream(bus: HasControl, *, max_bytes: int = MAX_BYTES, replicas: int = 1) -> None:
     """Make the stream EVENTS unless there is one. One that exists is left as it is, however it is configured.
 
-    Where the server cannot promise `max_bytes`, less is asked for, down to 16 MiB.
+    Where the server cannot promise `max_bytes`, less is asked for, down to 16 MiB. `replicas` servers keep it.
 
     Raises:
         BusUnavailable: JetStream is away, switched off, or refuses the stream.
     """
-    jetstream = bus.control.jetstream(timeout=API_TIMEOUT_S)
-    try:
-        try:
-            await jetstream.stream_info(subjects.EVENTS_STREAM)
-        except nats.js.errors.NotFoundError:
-            await _add_stream(jetstream, max_bytes)
-    except AWAY as error:
-        raise BusUnavailable(f"no stream {subjects.EVENTS_STREAM}: {why(error)}") from error
-
-
-async def _add_stream(jetstream: JetStreamContext, max_bytes: int) -> None:
     config = api.StreamConfig(
         name=subjects.EVENTS_STREAM,
         description="Lifecycle facts of every call",
@@ -64,21 +56,40 @@ async def _add_stream(jetstream: JetStreamContext, max_bytes: int) -> None:
         max_age=MAX_AGE_S,
         max_bytes=max_bytes,
         duplicate_window=DUPLICATE_WINDOW_S,
+        num_replicas=replicas,
     )
+    try:
+        await ensure_stream(bus.control.jetstream(timeout=API_TIMEOUT_S), config, SMALLEST_MAX_BYTES)
+    except AWAY as error:
+        raise BusUnavailable(f"no stream {subjects.EVENTS_STREAM}: {why(error)}") from error
+
+
+async def ensure_stream(jetstream: JetStreamContext, config: api.StreamConfig, smallest_max_bytes: int) -> None:
+    """Make the stream `config` describes unless there is one of its name; one that exists is left as it is.
+
+    Where the server cannot promise so many bytes, a quarter is asked for, and so on down to `smallest_max_bytes`.
+
+    Raises:
+        nats.errors.Error: JetStream is away, or refuses the stream.
+    """
+    name = str(config.name)
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        await jetstream.stream_info(name)
+        return
     while True:
         try:
             await jetstream.add_stream(config)
         except nats.js.errors.APIError as error:
             # Two processes may have asked at once, the other one with a newer idea of the configuration.
             with contextlib.suppress(nats.js.errors.NotFoundError):
-                await jetstream.stream_info(subjects.EVENTS_STREAM)
+                await jetstream.stream_info(name)
                 return
             smaller = (config.max_bytes or 0) // 4
-            if error.err_code != _NO_STORAGE or smaller < SMALLEST_MAX_BYTES:
+            if error.err_code != _NO_STORAGE or smaller < smallest_max_bytes:
                 raise
             config = config.evolve(max_bytes=smaller)
         else:
-            log.info("stream made", extra={"stream": subjects.EVENTS_STREAM, "max_bytes": config.max_bytes})
+            log.info("stream made", extra={"stream": name, "max_bytes": config.max_bytes})
             return
 
 

@@ -44,6 +44,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Highest epoch of each stage: who takes the call up goes on above."""
     next_seq: Seq = Seq(0)
     """No frame of the caller's had this number or a higher one when this was written."""
+    frames_in: int = 0
     audio_ms_out: int = 0
     used: tuple[Used, ...] = ()
     """What the workers have told of their use so far."""

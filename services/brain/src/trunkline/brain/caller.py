@@ -1,6 +1,7 @@
 """What the caller has said since the agent last had the floor. Pure."""
 
 from trunkline.brain.measure import TurnTimes
+from trunkline.brain.snapshot import Heard
 from trunkline.proto.events import CallerSpoke
 from trunkline.proto.ids import TurnId, UtteranceId
 from trunkline.proto.messages import FinalTranscript, TurnEnded
@@ -16,6 +17,7 @@ class CallerTurn:
         """Whether the words of some of it could not be found."""
         self._before = ""
         self._words: dict[UtteranceId, list[str]] = {}
+        self._last: FinalTranscript | None = None
         self._open: set[UtteranceId] = set()
         self._onset_at = 0.0
         self._offset_at = 0.0
@@ -33,7 +35,10 @@ class CallerTurn:
         self._open.clear()
 
     def said(self, final: FinalTranscript) -> None:
-        """Add words that stand."""
+        """Add words that stand; the same words told again are not said twice."""
+        if final == self._last:
+            return
+        self._last = final
         if not self.utterances:
             self._onset_at = final.onset_at
         if final.utterance not in self.utterances:
@@ -71,3 +76,23 @@ class CallerTurn:
             onset_at=self._onset_at,
             offset_at=self._offset_at,
         )
+
+    def kept(self) -> Heard:
+        """Return it as it is to be kept."""
+        return Heard(
+            utterances=tuple(self.utterances),
+            words=tuple((utterance, tuple(words)) for utterance, words in self._words.items()),
+            open=tuple(sorted(self._open)),
+            before=self._before,
+            failed=self.failed,
+            onset_at=self._onset_at,
+            offset_at=self._offset_at,
+        )
+
+    def restore(self, kept: Heard) -> None:
+        """Begin as `kept`."""
+        self.utterances = list(kept.utterances)
+        self._words = {utterance: list(words) for utterance, words in kept.words}
+        self._open = set(kept.open)
+        self._before, self.failed = kept.before, kept.failed
+        self._onset_at, self._offset_at = kept.onset_at, kept.offset_at

@@ -4,22 +4,24 @@ It numbers generations and utterances, hands sentences to TTS, follows what the 
 the books of the turn that is being said. It does not know who has the floor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
-from trunkline.brain.heard import Fate, Speaking, Utterance
+from trunkline.brain.heard import Speaking, rest_begins
 from trunkline.brain.history import History
 from trunkline.brain.measure import TurnTimes
-from trunkline.brain.moves import ArmTimer, DisarmTimer, Emit, Ignore, Speak, Void
+from trunkline.brain.moves import ArmTimer, DisarmTimer, Emit, Ignore, Playout, Speak, Void
+from trunkline.brain.snapshot import Mouth
+from trunkline.brain.utterance import Fate, Utterance
 from trunkline.proto.events import AgentSpoke
 from trunkline.proto.ids import Generation, TurnId, UtteranceId
 from trunkline.proto.messages import (
     PlayoutCut,
     PlayoutFinished,
-    PlayoutMessage,
     PlayoutStarted,
+    Reached,
     SpeakingFailed,
     WordsTimed,
 )
@@ -95,16 +97,32 @@ class Delivery:
         self._used = True
         return self.current
 
-    def say(self, turn: TurnId, text: str, at: float, *, goes_on: bool = False, filler_at: float = 0.0) -> Speaking:
-        """Have a sentence said, or the next piece of it, as part of the turn under way if there is one."""
+    def say(
+        self,
+        turn: TurnId,
+        text: str,
+        at: float,
+        *,
+        goes_on: bool = False,
+        filler_at: float = 0.0,
+        remembered: bool = True,
+    ) -> Speaking:
+        """Have a sentence said, or the next piece of it, as part of the turn under way if there is one.
+
+        What is not `remembered` is no part of what the model is shown.
+        """
         current = self.current or self.begin(turn)
         last = current.utterances[-1] if current.utterances else None
         if last is not None and last.open:
             last.text += text
         else:
+            text = text.lstrip()  # a piece may go on a sentence that had to end
+            if not text:
+                return current
             self._utterance = UtteranceId(self._utterance + 1)
             last = current.say(self._utterance, text, at)
-            self._history.agent_said(last)
+            if remembered:
+                self._history.agent_said(last)
         last.open = goes_on
         self._used = True
         if self.times is not None:
@@ -114,13 +132,15 @@ class Delivery:
 
     def complete(self, end_reason: str | None) -> None:
         """Nothing more comes in the turn under way: a sentence that is open ends here."""
-        current = self.current
-        if current is None:
-            return
-        if current.shut():
-            self._do(Speak(self.generation, current.utterances[-1].id, ""))
-        current.complete = True
-        current.end_reason = end_reason
+        if self.current is not None:
+            self.shut()
+            self.current.complete = True
+            self.current.end_reason = end_reason
+
+    def shut(self) -> None:
+        """End a sentence of which more was to come."""
+        if self.current is not None and self.current.shut():
+            self._do(Speak(self.generation, self.current.utterances[-1].id, ""))
 
     def fill(self, text: str) -> None:
         """Say something that is no part of any turn, while one is awaited.
@@ -140,7 +160,7 @@ class Delivery:
 
     # --- what became of it -----------------------------------------------------------------------------------------
 
-    def filled(self, event: PlayoutMessage) -> str | None:
+    def filled(self, event: Playout) -> str | None:
         """Take in what the edge says of a filler; return its text, or None when it was about something else."""
         if isinstance(event, PlayoutStarted):
             return self._fillers.get(event.utterance)
@@ -178,12 +198,41 @@ class Delivery:
         self._closed = None
         return closed
 
+    def voice_changed(self, reached_now: Sequence[Reached], at: float) -> None:
+        """Say again under new names what the voice before has not: sentences without audio, the rest of a cut one.
+
+        What began to play and is not named has ended already; its report is on the way.
+        """
+        reached = {known.utterance: known for known in reached_now}
+        self._fillers = {utterance: text for utterance, text in self._fillers.items() if utterance in reached}
+        current = self.current
+        if current is None or current.generation != self.generation:
+            return
+        for utterance in current.coming:
+            known = reached.get(utterance.id)
+            gone = utterance.fate is Fate.SAID if known is None else not known.complete
+            if gone and not utterance.part and not utterance.lost:
+                self._say_rest(current, utterance, known.queued_ms if known is not None else 0, at)
+
+    def _say_rest(self, current: Speaking, utterance: Utterance, spoken_ms: int, at: float) -> None:
+        text, goes_on = utterance.text, utterance.open
+        begin = rest_begins(text, spoken_ms, utterance.points, self._speed)
+        if begin:
+            utterance.text, utterance.part, utterance.open = text[:begin].rstrip(), True, False
+        rest = None
+        if text[begin:].strip():
+            self._utterance = UtteranceId(self._utterance + 1)
+            rest = Utterance(id=self._utterance, text=text[begin:], said_at=at, open=goes_on)
+            self._do(Speak(self.generation, rest.id, rest.text, goes_on))
+        self._history.replace(utterance, rest)
+        current.replace(utterance, rest)
+
     @property
     def done(self) -> bool:
         """Whether the turn is complete and the fate of all of it is known."""
         return self.current is not None and self.current.complete and self.current.settled
 
-    def reported(self, event: PlayoutMessage) -> None:
+    def reported(self, event: Playout) -> None:
         """Take in what the edge says of an utterance."""
         current = self.current
         utterance = current.find(event.utterance) if current is not None else None
@@ -195,8 +244,11 @@ class Delivery:
                 self._started(current, utterance, event)
             case PlayoutFinished():
                 current.finished(utterance, heard=event.heard_ms > 0)
+            case PlayoutCut() if utterance.part and event.heard_ms >= event.total_ms:
+                current.finished(utterance, heard=event.heard_ms > 0)
             case PlayoutCut():
-                current.cut(utterance, event.heard_ms, event.total_ms, complete=event.complete)
+                complete = event.complete or utterance.part
+                current.cut(utterance, event.heard_ms, event.total_ms, complete=complete)
 
     def _started(self, current: Speaking, utterance: Utterance, event: PlayoutStarted) -> None:
         if current.started(utterance, event.sent_at) and self.times is not None:
@@ -257,3 +309,42 @@ class Delivery:
         )
         self._do(Emit(fact))
         return current
+
+    # --- for whoever goes on with it -------------------------------------------------------------------------------
+
+    def kept(self) -> Mouth:
+        """Return it as it is to be kept."""
+        return Mouth(
+            generation=self.generation,
+            used=self._used,
+            utterance=self._utterance,
+            saying=None if self.current is None else self.current.kept(),
+            fillers=tuple(self._fillers.items()),
+        )
+
+    def restore(self, kept: Mouth) -> None:
+        """Begin as `kept`."""
+        self.generation, self._used, self._utterance = kept.generation, kept.used, kept.utterance
+        self._fillers = dict(kept.fillers)
+        self.current = None if kept.saying is None else Speaking.of(kept.saying)
+
+    def above(self, generation: Generation, utterance: UtteranceId) -> None:
+        """Somebody has used `generation` and `utterance`, or at least made void what is below."""
+        if generation > self.generation:
+            self.generation, self._used = generation, True
+        self._utterance = max(self._utterance, utterance)
+
+    def take_up(self, turn: TurnId, utterance: Utterance) -> Speaking:
+        """Take over a sentence that somebody else has ordered, as part of the turn under way if there is one."""
+        current = self.current or self.begin(turn)
+        current.utterances.append(utterance)
+        self._history.agent_said(utterance)
+        return current
+
+    def take_up_filler(self, utterance: UtteranceId, text: str) -> None:
+        """Take over a filler that is on its way; what is not told to be is not any more."""
+        self._fillers[utterance] = text
+
+    def drop_filler(self, utterance: UtteranceId) -> bool:
+        """Forget a filler; return whether it was one."""
+        return self._fillers.pop(utterance, None) is not None

@@ -3,13 +3,19 @@
 A tool that was started is never stopped: its answer goes into the history beside its question, whenever it comes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from trunkline.brain.history import History
-from trunkline.brain.llm import ToolCall
+from trunkline.brain.llm import ToolAsked, ToolCall
 from trunkline.brain.moves import Emit, Ignore, Order, RunTool, ToolDone
+from trunkline.brain.snapshot import Running
 from trunkline.proto.events import ToolCalled, ToolReturned
 from trunkline.proto.ids import ToolCallId, TurnId
+
+OUTCOME_UNKNOWN: Final = (
+    "The outcome of {name} is not known: it may have been done. Do not call it again without asking the caller."
+)
 
 
 class Errands:
@@ -72,3 +78,32 @@ class Errands:
             error=event.error,
         )
         self._do(Emit(fact))
+
+    # --- for whoever goes on with it -------------------------------------------------------------------------------
+
+    def kept(self) -> tuple[Running, ...]:
+        """Return what runs as it is to be kept."""
+        return tuple(Running(tool_call, turn) for tool_call, turn in self._running.items())
+
+    @property
+    def this_turn(self) -> int:
+        """How many were asked for in this turn."""
+        return self._this_turn
+
+    def restore(self, running: Sequence[Running], this_turn: int) -> None:
+        """Begin as kept."""
+        self._running = {run.tool_call: run.turn for run in running}
+        self._this_turn = this_turn
+
+    def take_up(self, repeatable: Collection[str]) -> None:
+        """Settle what ran when whoever ran it was lost: run it again if that does no harm, else own up to the model."""
+        asked = {item.tool_call: item for item in self._history.kept() if isinstance(item, ToolAsked)}
+        for tool_call, turn in list(self._running.items()):
+            question = asked.get(tool_call)
+            if question is None:
+                del self._running[tool_call]
+            elif question.name in repeatable:
+                self._do(RunTool(turn=turn, tool_call=tool_call, name=question.name, arguments=question.arguments))
+            else:
+                error = OUTCOME_UNKNOWN.format(name=question.name)
+                self.done(ToolDone(tool_call=tool_call, name=question.name, took_ms=0.0, error=error))

@@ -28,3 +28,11 @@ class Failures:
             self._in_a_row = 0
         self._worked = False
         self._in_a_row += 1
+
+    def kept(self) -> tuple[int, bool]:
+        """Return how many in a row, and whether an answer was heard since."""
+        return self._in_a_row, self._worked
+
+    def restore(self, in_a_row: int, *, worked: bool) -> None:
+        """Begin as kept."""
+        self._in_a_row, self._worked = in_a_row, worked

@@ -4,50 +4,20 @@ An agent's turn is a list of utterances (sentences). Each is on its way, heard i
 is shown, and the records, hold what was heard.
 """
 
-from enum import Enum
+import math
+from typing import Final
 
 import msgspec
 
 from trunkline.brain.llm import AgentSaid
+from trunkline.brain.snapshot import Saying
+from trunkline.brain.utterance import Fate, Utterance
 from trunkline.proto.ids import Generation, TurnId, UtteranceId
 
-CHARACTERS_PER_S = 14.0
+CHARACTERS_PER_S: Final = 14.0
 """Pace of speech when nothing better is known; English text read aloud runs at 13 to 16 characters a second."""
-
-
-class Fate(Enum):
-    """What became of an utterance."""
-
-    SAID = "said"
-    STARTED = "started"
-    FINISHED = "finished"
-    CUT = "cut"
-
-
-class Utterance(msgspec.Struct):
-    """A sentence of the agent's."""
-
-    id: UtteranceId
-    text: str
-    said_at: float
-    fate: Fate = Fate.SAID
-    heard: str = ""
-    open: bool = False
-    """Whether more of its text is still to come."""
-    lost: bool = False
-    """Whether what was played under its name is not its text."""
-    points: tuple[tuple[int, int], ...] = ()
-    """How far its text is spoken when: ``(characters, ms)``, as far as the voice tells."""
-
-    @property
-    def before_ms(self) -> int:
-        """How much of its audio is not of it: a filler that came first."""
-        return max((ms for characters, ms in self.points if characters == 0), default=0)
-
-    @property
-    def timed(self) -> bool:
-        """Whether it is known where its words lie."""
-        return any(characters for characters, _ in self.points)
+BRISK_CHARACTERS_PER_S: Final = 18.0
+"""Of a voice in a hurry: who must not say a word twice believes that so much was said."""
 
 
 def timed_words(text: str, heard_ms: int, points: tuple[tuple[int, int], ...]) -> str:
@@ -83,6 +53,35 @@ def heard_words(text: str, heard_ms: int, total_ms: int, *, complete: bool) -> s
     return " ".join(kept)
 
 
+def rest_begins(text: str, spoken_ms: int, points: tuple[tuple[int, int], ...], speed: float = 1.0) -> int:
+    """Return where in `text` the first word begins of which nothing can have been spoken; its length if there is none.
+
+    No word is to be said twice, rather lost: one that may have begun counts as spoken.
+
+    Args:
+        text: of the sentence.
+        spoken_ms: how much audio of it there is.
+        points: as of `Utterance.points`.
+        speed: of the voice, a factor on the usual pace.
+    """
+    begins_ms = max((ms for characters, ms in points if characters == 0), default=0)
+    if spoken_ms <= begins_ms:
+        return 0
+    passed, passed_ms = max((point for point in points if point[1] <= spoken_ms), default=(0, begins_ms))
+    ahead = min((characters for characters, ms in points if ms > spoken_ms and characters > passed), default=None)
+    if spoken_ms <= passed_ms:
+        touched = passed
+    elif ahead is not None:
+        touched = ahead  # its word is being spoken
+    else:
+        after = passed + len(text[passed:]) - len(text[passed:].lstrip())
+        touched = after + max(1, math.ceil((spoken_ms - passed_ms) / 1_000 * BRISK_CHARACTERS_PER_S * speed))
+    at = min(touched, len(text))
+    while 0 < at < len(text) and not text[at].isspace() and not text[at - 1].isspace():
+        at += 1
+    return at + len(text[at:]) - len(text[at:].lstrip())
+
+
 def spoken_s(text: str) -> float:
     """Return how long `text` may take to say at the usual pace; a digit, a sign or a foreign letter is a word or so."""
     plain = sum(character.isascii() and (character.isalpha() or character.isspace()) for character in text)
@@ -112,6 +111,32 @@ class Speaking:
         self.given_up = False
         """Whether sentences of it were given to TTS that nobody waits for any more."""
 
+    @classmethod
+    def of(cls, kept: Saying) -> "Speaking":
+        """Return the turn that was kept as `kept`."""
+        turn = cls(kept.turn, kept.generation)
+        turn.utterances = [msgspec.structs.replace(utterance) for utterance in kept.utterances]
+        turn.complete, turn.end_reason, turn.started_at = kept.complete, kept.end_reason, kept.started_at
+        turn.again, turn.answers, turn.failed = kept.again, kept.answers, kept.failed
+        turn.owes_a_word, turn.given_up = kept.owes_a_word, kept.given_up
+        return turn
+
+    def kept(self) -> Saying:
+        """Return it as it is to be kept."""
+        return Saying(
+            turn=self.turn,
+            generation=self.generation,
+            utterances=tuple(msgspec.structs.replace(utterance) for utterance in self.utterances),
+            complete=self.complete,
+            end_reason=self.end_reason,
+            started_at=self.started_at,
+            again=self.again,
+            answers=self.answers,
+            failed=self.failed,
+            owes_a_word=self.owes_a_word,
+            given_up=self.given_up,
+        )
+
     def say(self, utterance: UtteranceId, text: str, at: float) -> Utterance:
         """Add a sentence."""
         self.utterances.append(Utterance(id=utterance, text=text, said_at=at))
@@ -121,6 +146,13 @@ class Speaking:
         """Add what was said in the midst of it and is no part of it: a filler that could not be spoken."""
         self.utterances.append(Utterance(id=utterance, text="", said_at=0.0))
         self.utterances.sort(key=lambda known: known.id)
+
+    def replace(self, utterance: Utterance, by: Utterance | None) -> None:
+        """Have `by` said last, in place of `utterance`, or of the rest of it if that is a part."""
+        if not utterance.part:
+            self.utterances.remove(utterance)
+        if by is not None:
+            self.utterances.append(by)
 
     def shut(self) -> bool:
         """No more of its last sentence comes; return whether more was to come."""

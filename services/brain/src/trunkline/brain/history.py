@@ -4,10 +4,16 @@ A model is shown it as it was heard: what the agent said lies in it as `Passage`
 is reported for.
 """
 
-from trunkline.brain.heard import Passage, Utterance
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from trunkline.brain.heard import Passage
 from trunkline.brain.llm import CallerSaid, Message, SystemNote, ToolAnswered, ToolAsked, ToolCall
 from trunkline.brain.moves import ToolDone
-from trunkline.proto.ids import ToolCallId
+from trunkline.brain.snapshot import Spoke
+from trunkline.brain.utterance import Utterance
+from trunkline.proto.ids import ToolCallId, UtteranceId
 
 
 class History:
@@ -41,6 +47,16 @@ class History:
         passage = self._items[-1]
         if isinstance(passage, Passage):
             passage.utterances.append(utterance)
+
+    def replace(self, utterance: Utterance, by: Utterance | None) -> None:
+        """Enter `by` in the place of `utterance`, or behind it if that is a part."""
+        for item in self._items:
+            if isinstance(item, Passage) and utterance in item.utterances:
+                at = item.utterances.index(utterance)
+                item.utterances[at : at + 1] = [
+                    *([utterance] if utterance.part else []),
+                    *([by] if by is not None else []),
+                ]
 
     def tool_asked(self, call: ToolCall) -> ToolCallId:
         """Add the wish for a tool; return the id it goes by in this call.
@@ -82,3 +98,26 @@ class History:
         """Drop sentences of the last passage that nobody heard: they are said again."""
         if self._items and isinstance(passage := self._items[-1], Passage):
             passage.utterances = [utterance for utterance in passage.utterances if utterance.heard]
+
+    # --- for whoever goes on with it -------------------------------------------------------------------------------
+
+    def kept(self) -> tuple[Message | Spoke, ...]:
+        """Return it as it is to be kept."""
+        return tuple(
+            Spoke(tuple(msgspec.structs.replace(utterance) for utterance in item.utterances))
+            if isinstance(item, Passage)
+            else item
+            for item in self._items
+        )
+
+    def restore(self, kept: Iterable[Message | Spoke], said: Mapping[UtteranceId, Utterance]) -> None:
+        """Begin as `kept`; the sentences in `said` are those that are still being said."""
+        for item in kept:
+            if isinstance(item, Spoke):
+                passage = Passage()
+                passage.utterances = [said.get(known.id) or msgspec.structs.replace(known) for known in item.utterances]
+                self._items.append(passage)
+            else:
+                self._items.append(item)
+                if isinstance(item, ToolAsked):
+                    self._tool_ids.add(item.tool_call)

@@ -20,14 +20,22 @@ class Keypad:
 
     def __init__(self, do: Callable[..., None]) -> None:
         self._do: Callable[..., None] = do
-        self._pressed = ""
+        self.pressed = ""
+        """What was pressed of an entry that is not over."""
 
     def press(self, digit: str, at: float) -> None:
         """Take a key. The silence of a caller who types is none."""
-        self._pressed += digit
+        self.pressed += digit
         self._do(DisarmTimer("silence"), ArmTimer("keys", at + (END_S if digit == "#" else PAUSE_S)))
 
     def take(self) -> str:
         """Return the entry: no more keys come."""
-        entry, self._pressed = self._pressed, ""
+        self._do(DisarmTimer("keys"))
+        entry, self.pressed = self.pressed, ""
         return entry
+
+    def restore(self, pressed: str, at: float) -> None:
+        """Begin with what was pressed when somebody else had the call."""
+        self.pressed = pressed
+        if pressed:
+            self._do(ArmTimer("keys", at + PAUSE_S))

@@ -123,6 +123,8 @@ class LlmCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool = True
     usage: bool = True
     """`Finished.usage` is filled in by the provider's own figures."""
+    continues: bool = False
+    """Given a history that ends with the beginning of its answer, it answers with the rest; others are told to."""
     honours: frozenset[str] = frozenset()
     """Which of the agent's settings `temperature` and `max_tokens` it heeds."""
 

@@ -8,9 +8,20 @@ from typing import Literal
 import msgspec
 
 from trunkline.brain.llm import Message, ToolCall
+from trunkline.brain.snapshot import Snapshot
 from trunkline.proto.events import Fact
-from trunkline.proto.ids import Generation, ToolCallId, TurnId, UtteranceId
-from trunkline.proto.messages import ControlMessage, DigitPressed, PlayoutMessage, SpeechMessage, SpokenMessage
+from trunkline.proto.ids import Epoch, Generation, ToolCallId, TurnId, UtteranceId
+from trunkline.proto.messages import (
+    ControlMessage,
+    DigitPressed,
+    PlayoutCut,
+    PlayoutFinished,
+    PlayoutMessage,
+    PlayoutStarted,
+    Recap,
+    SpeechMessage,
+    SpokenMessage,
+)
 
 Timer = Literal["silence", "playout", "duration", "keys", "thought", "hang-up", "filler"]
 
@@ -18,13 +29,28 @@ Timer = Literal["silence", "playout", "duration", "keys", "thought", "hang-up", 
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The call is ours. `generation` is the highest one anybody has seen.
+    """The call is ours. `generation` is the highest one anybody has seen; `voice` says which TTS worker speaks.
 
     With `greeting`, the edge is saying the agent's greeting already, as that utterance of `generation`.
     """
 
     generation: Generation
     greeting: UtteranceId = UtteranceId(0)
+    voice: Epoch = Epoch(0)
+
+
+class TookOver(msgspec.Struct, frozen=True, kw_only=True):
+    """The call is ours, and somebody else had it before; `generation` is the highest one anybody has seen.
+
+    `snapshot` is what they kept, `recap` what the edge saw go by; the rest is as of the claim.
+    """
+
+    generation: Generation
+    snapshot: Snapshot | None = None
+    recap: Recap | None = None
+    line: Literal["", "moved", "lost"] = ""
+    greeting: UtteranceId = UtteranceId(0)
+    voice: Epoch = Epoch(0)
 
 
 class ThoughtCame(msgspec.Struct, frozen=True):
@@ -64,8 +90,11 @@ class TimerFired(msgspec.Struct, frozen=True):
     timer: Timer
 
 
+Playout = PlayoutStarted | PlayoutFinished | PlayoutCut
+"""What became of one utterance."""
 Told = (
     Opened
+    | TookOver
     | ThoughtCame
     | ToolWanted
     | ThoughtEnded

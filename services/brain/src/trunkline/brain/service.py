@@ -4,24 +4,24 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterable
-from functools import partial
 from importlib.metadata import entry_points
 from typing import Final
 
 from prometheus_client import Gauge
 
 from trunkline.brain.imports import Imported, import_all
+from trunkline.brain.lateness import LATE_S, Lateness
 from trunkline.brain.llm import LlmProvider, llm_providers
 from trunkline.brain.metrics import TurnParts
 from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.thinker import Mind, Thinker
 from trunkline.brain.tools import ENTRY_POINTS, InstalledTools
-from trunkline.bus import Bus, BusError, EventLog, Unservable, Worker
+from trunkline.bus import Bus, BusError, CallStore, EventLog, Unservable, Worker
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Llm
 from trunkline.proto.events import ProviderFailed
-from trunkline.proto.ids import CallId, new_worker_id
+from trunkline.proto.ids import CallId, WorkerId, new_worker_id
 from trunkline.proto.messages import Claim, Used
 from trunkline.providers import prices
 from trunkline.providers.errors import Unusable
@@ -35,6 +35,7 @@ from trunkline.runtime.process import Chassis
 log = logging.getLogger("trunkline.brain")
 
 PROVIDERS: Final = "trunkline.llm_providers"
+_LAST_WORDS_S: Final = 1.0
 
 
 class Brain:
@@ -49,7 +50,8 @@ class Brain:
         providers: Iterable[Imported],
     ) -> None:
         self._bus = bus
-        self._events = EventLog(bus, chassis.clock.wall)
+        replicas = chassis.base.nats_replicas
+        self._events = EventLog(bus, chassis.clock.wall, replicas=replicas)
         self._roster: Roster[LlmProvider, Llm] = Roster(
             "llm",
             llm_providers(chassis.environ, providers),
@@ -57,16 +59,32 @@ class Brain:
             lambda provider, agent, llm: provider.check(llm, agent.tools),
         )
         self._tools = InstalledTools(tools)
-        self._means = Means(bus, self._events, Steady(chassis.clock).now, TurnParts(chassis.registry).measured)
+        self._means = Means(
+            bus,
+            self._events,
+            CallStore(bus, replicas),
+            chassis.journal,
+            Steady(chassis.clock).now,
+            TurnParts(chassis.registry).measured,
+        )
         self._chassis = chassis
         self._rules = settings.retry_rules
         self._health = Health("brain", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
+        self._lateness = Lateness(chassis.clock.monotonic)
         self._prices = prices.load(chassis.environ)
         self._background: set[asyncio.Task[None]] = set()
+        self._watching: list[asyncio.Task[None]] = []
         self._counts: Counter[str] = Counter()
         self._worker = Worker(
-            bus, stage="brain", worker=new_worker_id("brain"), capacity=settings.capacity, open_call=self._open_call
+            bus,
+            stage="brain",
+            worker=new_worker_id("brain"),
+            capacity=settings.capacity,
+            open_call=self._open_call,
+            strained=self._strained,
+            wall=chassis.clock.wall,
         )
+        chassis.journal.who = self._worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("calls", lambda: [(call, self._line(s)) for call, s in self._worker.sessions()])
         chassis.stats("providers", self._health.states)
@@ -79,6 +97,21 @@ class Brain:
         gauge = Gauge("trunkline_brain_calls", "Calls held", registry=chassis.registry)
         gauge.set_function(lambda: self._worker.calls)
 
+    @property
+    def worker(self) -> WorkerId:
+        """Who claims the calls."""
+        return self._worker.worker
+
+    @property
+    def holds(self) -> int:
+        """How many calls are held."""
+        return self._worker.calls
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What was ignored, failed at, or lost."""
+        return self._counts
+
     async def start(self) -> None:
         """Meet what the agents need, as far as it can be known, and begin to claim.
 
@@ -87,6 +120,7 @@ class Brain:
         """
         await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         await self._bus.subscribe(subjects.RINGING, self._on_ringing)
+        self._watching.append(asyncio.create_task(self._lateness.watch(), name="lateness"))
         await self._worker.start()
 
     async def drain(self) -> None:
@@ -96,9 +130,11 @@ class Brain:
     async def stop(self) -> None:
         """Let every call go."""
         await self._worker.stop()
-        for task in self._background:
+        if self._background:
+            await asyncio.wait(self._background, timeout=_LAST_WORDS_S)  # what was used must be told
+        for task in (*self._background, *self._watching):
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*self._background, *self._watching, return_exceptions=True)
         await self._roster.aclose()
         await self._events.close()
         await self._bus.close()
@@ -115,12 +151,27 @@ class Brain:
             self._health.record(claim.call, claim.tenant, fact)
             self._events.emit(claim.call, fact, claim.tenant)
 
+        totals: dict[tuple[str, str], Used] = {}
+
+        def tell_usage(used: list[Used]) -> None:
+            totals.update({(total.provider, total.model): total for total in used})
+            self._spawn(self._publish_usage(claim.call, used), "usage")
+
         meter = Meter("brain", claim.epoch, self._prices, self._health.spent)
         now = self._chassis.clock.monotonic
-        thinker = Thinker(minds, self._health, self._rules, now, meter, failed, partial(self._tell_usage, claim.call))
-        call = BrainCall(claim, self._means, thinker, tools, self._counts)
+        thinker = Thinker(minds, self._health, self._rules, now, meter, failed, tell_usage)
+        call = BrainCall(claim, self._means, thinker, tools, self._counts, lambda: tuple(totals.values()))
         await call.open()
         return call
+
+    def _strained(self) -> str | None:
+        """Say why no more calls can be taken."""
+        if self._lateness.worst_s > LATE_S:
+            return "event loop late"
+        states = [state for _, state in self._health.states()]
+        if states and all(state == "open" for state in states):
+            return "no model can be asked"
+        return None
 
     async def _minds(self, agent: Agent) -> list[Mind]:
         """Return the minds of `agent` that can be asked here.
@@ -142,9 +193,6 @@ class Brain:
         if not minds and problem is not None:
             raise problem
         return minds
-
-    def _tell_usage(self, call: CallId, used: list[Used]) -> None:
-        self._spawn(self._publish_usage(call, used), "usage")
 
     async def _publish_usage(self, call: CallId, used: list[Used]) -> None:
         for total in used:

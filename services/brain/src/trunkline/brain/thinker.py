@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from trunkline.brain.llm import Finished, LlmDelta, LlmProvider, LlmRequest, TextDelta, Usage
+from trunkline.brain.rest import hint
 from trunkline.proto.agent import Llm
 from trunkline.proto.events import ProviderFailed
 from trunkline.proto.messages import Used
@@ -73,6 +74,8 @@ class Thinker:
 
     def _start(self, mind: Mind, request: LlmRequest) -> Callable[[], AsyncGenerator[LlmDelta, None]]:
         asked = msgspec.structs.replace(request, llm=mind.choice)
+        if not mind.provider.capabilities.continues and (note := hint(request.messages)) is not None:
+            asked = msgspec.structs.replace(asked, messages=(*request.messages, note))
 
         async def attempt() -> AsyncGenerator[LlmDelta, None]:
             written = 0

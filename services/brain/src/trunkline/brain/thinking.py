@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trunkline.brain.answer import Answer
-from trunkline.brain.llm import Message
+from trunkline.brain.llm import AgentSaid, Message
 from trunkline.brain.moves import ArmTimer, DisarmTimer, StopThinking, Think
 from trunkline.proto.ids import TurnId
 
@@ -27,6 +27,8 @@ class Thinking:
         self.number = 0
         """Of the question asked last."""
         self.under_way = False
+        self.continues = False
+        """Whether it was for the rest of what was said in part: there may be none."""
         self.answer = Answer(in_pieces=in_pieces)
         self._do: Callable[..., None] = do
         self._in_pieces = in_pieces
@@ -40,6 +42,7 @@ class Thinking:
         """Ask, and forget what was asked before."""
         self.number += 1
         self.under_way = True
+        self.continues = bool(messages) and isinstance(last := messages[-1], AgentSaid) and bool(last.heard)
         self.answer = Answer(in_pieces=self._in_pieces)
         self._do(Think(thought=self.number, turn=turn, messages=messages, tools=tools))
         self._do(ArmTimer("thought", at + LONGEST_THOUGHT_S))

@@ -1,35 +1,45 @@
 """Who serves a call: claims a worker for each stage, numbers the assignments, lets them go.
 
 The edge alone assigns, so the epoch is an integer in its memory. It is raised *before* a worker is asked: from that
-moment whatever the last one says is void. A claim that was not answered in time may have been accepted all the same;
-its late answer is awaited in the background and the worker let go, so that no worker keeps a call it does not serve.
+moment whatever the last one says is void. Heartbeats tell who lives and has room, so a claim goes to one worker by name,
+the freer of two drawn at random; the stage's queue group serves an edge that knows nobody yet, and tells at once when
+there is nobody. Whoever refuses or does not answer is not asked again for the same assignment, until all others have
+been. A claim that was not answered in time may have been accepted all the same; its late answer is awaited in the
+background and the worker let go, so that no worker keeps a call it does not serve.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Final, NamedTuple
+import random
+from collections.abc import Callable, Coroutine
+from typing import Final, Literal, NamedTuple
 
 from trunkline.bus import Bus, BusError, BusTimeout, BusUnavailable, NoWorker
 from trunkline.edge.errors import NoStageWorker
+from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.proto import codec, subjects
-from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadMessage
-from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Stage, UtteranceId, WorkerId
+from trunkline.proto.ids import STAGES, CallId, Epoch, Stage, WorkerId
 from trunkline.proto.messages import Claim, Claimed, Refused, Release
 from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.assign")
 
-TRIES: Final = 3
-_NO_GREETING: Final = UtteranceId(0)
+TRIES: Final = 6
+"""Claims for one assignment of a call that begins; one that goes on asks as long as there is time."""
+_AGAIN_S: Final = 0.1
+"""Between two rounds of asking for a call that goes on."""
 _LATE_S: Final = 5.0
 _RELEASE_S: Final = 2.0
 """How long a worker may take to let a call go, beside the tools it must wait for."""
 
+MakeClaim = Callable[[Stage, Epoch], Claim]
+_NOBODY: Final = "nobody"
+_Reply = Claimed | Refused | Literal["nobody"] | None
 
-class Assigned(NamedTuple):
+
+class Held(NamedTuple):
     """A worker that has the call for a stage."""
 
     worker: WorkerId
@@ -43,96 +53,140 @@ class Pool(NamedTuple):
     """Where workers are asked for, and on whose behalf."""
 
     bus: Bus
-    edge: WorkerId
+    liveness: Liveness
     clock: Clock
     metrics: EdgeMetrics
     timeout_s: float
 
 
 class Assignments:
-    """The workers of one call."""
+    """The workers of one call.
 
-    def __init__(self, pool: Pool, call: CallId, agent: Agent, started_at: float) -> None:
+    Args:
+        pool: see there.
+        call: whose.
+        make: returns the claim for a stage, in an epoch, as things are.
+        longest_tool_s: how long a tool may run on when the caller has hung up; its facts come before the call's last.
+        epochs: those the stages have had already, when the call comes from another edge.
+    """
+
+    def __init__(
+        self, pool: Pool, call: CallId, make: MakeClaim, longest_tool_s: float, epochs: dict[Stage, Epoch] | None = None
+    ) -> None:
         self._pool = pool
         self._call = call
-        self._agent = agent
-        # A tool that runs on when the caller hangs up still has its facts recorded before the call's last one.
-        self._release_s = _RELEASE_S + max((tool.timeout_s for tool in agent.tools), default=0.0)
-        self._started_at = started_at
-        self._epochs: dict[Stage, Epoch] = dict.fromkeys(STAGES, Epoch(0))
-        self._held: dict[Stage, Assigned] = {}
+        self._make = make
+        self._release_s = _RELEASE_S + longest_tool_s
+        self._epochs: dict[Stage, Epoch] = dict.fromkeys(STAGES, Epoch(0)) | (epochs or {})
+        self._held: dict[Stage, Held] = {}
         self._asking: set[asyncio.Task[bytes]] = set()
         self._releasing: set[asyncio.Task[object]] = set()
+
+    @property
+    def epochs(self) -> dict[Stage, Epoch]:
+        """The highest epoch of each stage."""
+        return dict(self._epochs)
 
     def epoch(self, stage: Stage) -> Epoch:
         """Return the epoch below which messages of `stage` are void."""
         return self._epochs[stage]
 
-    def held(self, stage: Stage) -> Assigned | None:
+    def held(self, stage: Stage) -> Held | None:
         """Return who serves `stage` now."""
         return self._held.get(stage)
 
-    async def claim(self, stage: Stage, generation: Generation, greeting: UtteranceId = _NO_GREETING) -> Assigned:
-        """Find a worker for `stage`, in a new epoch; `greeting` is what we play of `generation` already.
+    async def claim(self, stage: Stage, patience_s: float = 0.0, without: WorkerId | None = None) -> Held:
+        """Find a worker for `stage`, in a new epoch; but not `without`.
+
+        Args:
+            stage: of the pipeline.
+            patience_s: for how long to ask again while there is nobody.
+            without: who gives the call away.
 
         Raises:
-            NoStageWorker: nobody listens, nobody answered `TRIES` times, or a worker says that none can serve it.
+            NoStageWorker: nobody took it in that time, or a worker says that none can serve it.
         """
         pool = self._pool
         begun = pool.clock.monotonic()
         self._held.pop(stage, None)
-        why = ""
-        for _ in range(TRIES):
+        avoided = {without} - {None}
+        asked: set[WorkerId] = set()
+        why, tries = "", 0
+        while True:
+            worker = self._choose(stage, asked | avoided)
+            tries += 1
             epoch = self._epochs[stage] = Epoch(self._epochs[stage] + 1)
-            try:
-                reply = codec.decode(codec.CLAIM_REPLY, await self._ask(stage, epoch, generation, greeting))
-            except NoWorker as error:
-                pool.metrics.claims[f"{stage}_no_worker"] += 1
-                raise NoStageWorker(stage, str(error)) from error
-            except (BusTimeout, BusUnavailable, BadMessage) as error:
-                pool.metrics.claims[f"{stage}_unanswered"] += 1
-                why = str(error)
-                continue
-            match reply:
-                case Claimed(worker=worker):
-                    taken_s = pool.clock.monotonic() - begun
-                    pool.metrics.claims[f"{stage}_claimed"] += 1
-                    pool.metrics.claim_seconds.labels(stage).observe(taken_s)
-                    assigned = self._held[stage] = Assigned(worker, epoch, taken_s * 1000, begun + taken_s)
-                    return assigned
-                case Refused(reason=reason, retry=retry):
-                    pool.metrics.claims[f"{stage}_refused"] += 1
-                    why = reason
-                    if not retry:
-                        break
-        raise NoStageWorker(stage, why)
+            subject = subjects.claim(stage) if worker is None else subjects.claim_of(stage, worker)
+            reply, why = await self._try(stage, epoch, subject)
+            if isinstance(reply, Claimed):
+                taken_s = pool.clock.monotonic() - begun
+                pool.metrics.claims[f"{stage}_claimed"] += 1
+                pool.metrics.claim_seconds.labels(stage).observe(taken_s)
+                pool.liveness.expect(reply.worker)
+                held = self._held[stage] = Held(reply.worker, epoch, taken_s * 1000, begun + taken_s)
+                return held
+            if isinstance(reply, Refused) and not reply.retry:
+                raise NoStageWorker(stage, why)
+            patient = pool.clock.monotonic() - begun < patience_s
+            if not patient and (reply is _NOBODY or tries >= TRIES):
+                raise NoStageWorker(stage, why)
+            if worker is not None:
+                asked.add(worker)
+            else:
+                asked.clear()
+                await asyncio.sleep(_AGAIN_S)
 
-    def drop(self, stage: Stage, reason: str) -> Assigned | None:
+    def candidates(self, stage: Stage, without: WorkerId) -> bool:
+        """Return whether anybody but `without` could serve `stage`."""
+        return bool(self._pool.liveness.candidates(stage, (without,)))
+
+    def drop(self, stage: Stage, reason: str) -> Held | None:
         """Give up the worker of `stage` and tell it so, should it ever hear again; the next claim voids its words."""
-        assigned = self._held.pop(stage, None)
-        if assigned is not None:
-            self._spawn(self._tell(assigned.worker, assigned.epoch, reason))
-        return assigned
+        held = self._held.pop(stage, None)
+        if held is not None:
+            self._spawn(self._tell(held, reason))
+        return held
 
-    async def release(self, reason: str) -> bool:
+    def relieve(self, held: Held) -> None:
+        """Let go of a worker that somebody else has relieved."""
+        self._spawn(self._release(held.worker, held.epoch, "handed-over", goes_on=True))
+
+    async def release(self, reason: str, *, goes_on: bool = False) -> bool:
         """Let every worker go; return when each has said its last word, or is too late; tell whether all have."""
         held, self._held = self._held, {}
-        said = await asyncio.gather(*(self._release(entry.worker, entry.epoch, reason) for entry in held.values()))
+        said = await asyncio.gather(
+            *(self._release(entry.worker, entry.epoch, reason, goes_on=goes_on) for entry in held.values())
+        )
         return all(said)
 
-    async def _ask(self, stage: Stage, epoch: Epoch, generation: Generation, greeting: UtteranceId) -> bytes:
+    def _choose(self, stage: Stage, without: set[WorkerId]) -> WorkerId | None:
+        candidates = self._pool.liveness.candidates(stage, without)
+        if not candidates:
+            return None
+        # Of all edges that hear the same heartbeats not everyone must run to the same worker.
+        drawn = random.sample(candidates, min(2, len(candidates)))
+        return max(drawn, key=lambda candidate: candidate.free).worker
+
+    async def _try(self, stage: Stage, epoch: Epoch, subject: str) -> tuple["_Reply", str]:
+        """Ask on `subject`; return the answer, if there is one, and else why not."""
+        metrics = self._pool.metrics
+        try:
+            reply = codec.decode(codec.CLAIM_REPLY, await self._ask(stage, epoch, subject))
+        except NoWorker as error:
+            metrics.claims[f"{stage}_no_worker"] += 1
+            return (_NOBODY if subject == subjects.claim(stage) else None), str(error)
+        except (BusTimeout, BusUnavailable, BadMessage) as error:
+            metrics.claims[f"{stage}_unanswered"] += 1
+            return None, str(error)
+        if isinstance(reply, Refused):
+            metrics.claims[f"{stage}_refused"] += 1
+            return reply, reply.reason
+        return reply, ""
+
+    async def _ask(self, stage: Stage, epoch: Epoch, subject: str) -> bytes:
         pool = self._pool
-        claim = Claim(
-            call=self._call,
-            stage=stage,
-            epoch=epoch,
-            edge=pool.edge,
-            agent=self._agent,
-            generation=generation,
-            greeting=greeting,
-            started_at=self._started_at,
-        )
-        asking = asyncio.create_task(pool.bus.request(subjects.claim(stage), claim, timeout_s=_LATE_S))
+        claim = self._make(stage, epoch)
+        asking = asyncio.create_task(pool.bus.request(subject, claim, timeout_s=_LATE_S))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
         answered = False
@@ -155,10 +209,10 @@ class Assignments:
             return
         if isinstance(reply, Claimed):
             self._pool.metrics.claims["answered_late"] += 1
-            self._spawn(self._release(reply.worker, epoch, "answered-late"))
+            self._spawn(self._release(reply.worker, epoch, "answered-late", goes_on=True))
 
-    async def _release(self, worker: WorkerId, epoch: Epoch, reason: str) -> bool:
-        release = Release(call=self._call, epoch=epoch, reason=reason)
+    async def _release(self, worker: WorkerId, epoch: Epoch, reason: str, *, goes_on: bool) -> bool:
+        release = Release(call=self._call, epoch=epoch, reason=reason, goes_on=goes_on)
         try:
             await self._pool.bus.request(subjects.release(worker), release, timeout_s=self._release_s)
         except BusError as error:
@@ -167,12 +221,12 @@ class Assignments:
             return False
         return True
 
-    async def _tell(self, worker: WorkerId, epoch: Epoch, reason: str) -> None:
+    async def _tell(self, held: Held, reason: str) -> None:
         try:
-            release = Release(call=self._call, epoch=epoch, reason=reason)
-            await self._pool.bus.publish(subjects.release(worker), release)
+            release = Release(call=self._call, epoch=held.epoch, reason=reason, goes_on=True)
+            await self._pool.bus.publish(subjects.release(held.worker), release)
         except BusError:
-            log.debug("release not sent", extra={"call": self._call, "worker": worker})
+            log.debug("release not sent", extra={"call": self._call, "worker": held.worker})
 
     def _spawn(self, work: Coroutine[None, None, object]) -> None:
         task = asyncio.create_task(work)

@@ -33,6 +33,11 @@ class Bill:
             self._totals[key] = used
 
     @property
+    def totals(self) -> tuple[Used, ...]:
+        """What was told, newest totals."""
+        return tuple(self._totals.values())
+
+    @property
     def usd(self) -> float:
         """The sum so far."""
         return sum(used.usd for used in self._totals.values())

@@ -1,8 +1,9 @@
 """One call at the edge: the carrier's line on one side, the bus on the other.
 
-A shell around the carrier's machine, the uplink (the caller's audio) and the downlink (the agent's). Four tasks live as
-long as the call: one reads the line, one sends to it, one publishes in order, one finds workers. `end` may be called by
-anybody and any number of times; the first reason stands. It knows nothing of what is said.
+A shell around the carrier's machine, the uplink (the caller's audio), the downlink (the agent's) and the call's workers.
+As long as it lives one task reads the line, one sends to it, one publishes in order. `end` may be called by anybody and
+any number of times; the first reason stands. A call whose line breaks off is not over if its carrier brings the caller
+back: it is given `away`, and whichever edge the caller comes back to goes on with it. It knows nothing of what is said.
 """
 
 import asyncio
@@ -10,56 +11,77 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Coroutine
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
-from trunkline.bus import Bus, BusError, EventLog, Subscription
-from trunkline.edge.assign import Assigned, Assignments, Pool
+from trunkline.bus import Bus, BusError, CallStore, EventLog, Subscription
+from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.bill import Bill
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
 from trunkline.edge.downlink import Downlink, Wire
-from trunkline.edge.errors import LineClosed, NoStageWorker
+from trunkline.edge.errors import LineClosed
+from trunkline.edge.keeping import Keeping
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.own import OwnVoice
 from trunkline.edge.ring import Ring
+from trunkline.edge.serving import Serving
 from trunkline.edge.settings import EdgeSettings
+from trunkline.edge.story import Story
 from trunkline.edge.uplink import Uplink
-from trunkline.proto import clips, codec, subjects
+from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadFrame, BadMessage
-from trunkline.proto.events import CallEnded, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
+from trunkline.proto.events import CallEnded, CallResumed, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
 from trunkline.proto.frame import Codec, unpack_audio
-from trunkline.proto.ids import STAGES, CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
+from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
 from trunkline.proto.messages import (
+    Assigned,
+    Claim,
     DigitPressed,
     FinalTranscript,
     HangUp,
     Interrupt,
-    PlayoutFinished,
+    PartialTranscript,
     PlayoutMessage,
+    Say,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEnded,
     Used,
+    VoiceChanged,
     WindUp,
+    WordsTimed,
 )
+from trunkline.proto.records import CallRecord
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.journal import Journal
 
 log = logging.getLogger("trunkline.edge.call")
 
 NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
 FRAME_MS: Final = 20
-CLIP_BYTES_PER_S: Final = 2 * clips.RATE_HZ
-PARTING_SLACK_S: Final = 1.0
-"""How much longer than its length the last sentence may take to be heard."""
+UNHEARD: Final = 4
+"""So many frames in a row that nobody heard, and the STT worker is gone."""
 WIND_UP_S: Final = 30.0
 """How long the brain may take to bring a call to its end."""
-JUST_ASSIGNED_S: Final = 1.0
-"""What a worker says of its calls may have been written before it took the newest."""
+MOST_UNTOLD: Final = 1_000
+"""Messages that wait for a brain to tell them to; beyond it the oldest are given up."""
+RETURNS: Final = "returns"
+"""Parameter of a stream, ``1`` when the carrier's instructions bring the caller back to us once it has ended."""
+AGAIN: Final = "again"
+"""Parameter of a stream, ``1`` when the caller has come back."""
 _CLOSE_S: Final = 1.0
+_RECORD_S: Final = 0.3
+"""How long the end of a call may wait for its record: without it another edge might take the call up again."""
+_TOPICS: Final = frozenset({"speech", "speak", "spoken", "interrupt", "control", "usage", "assigned"})
 
 
 class Facilities(NamedTuple):
@@ -73,6 +95,8 @@ class Facilities(NamedTuple):
     metrics: EdgeMetrics
     liveness: Liveness
     clips: Clips
+    store: CallStore
+    journal: Journal
 
 
 class Leg(NamedTuple):
@@ -83,66 +107,91 @@ class Leg(NamedTuple):
     line: Line
 
 
+class Past(NamedTuple):
+    """What was before this line: the record as another edge (or this one) left it, and what was made of it."""
+
+    record: CallRecord
+    revision: int
+    first_seq: Seq
+
+
 class Ending(NamedTuple):
-    """Why a call ends, and how its line is closed."""
+    """Why a call ends here, and how its line is closed."""
 
     reason: str
     close_code: int
     close_text: str
+    fate: Literal["over", "away", "elsewhere"] = "over"
+    """It is over; it waits for its caller to come back; another edge has it already."""
+    planned: bool = False
 
 
 class Call:
-    """A call from its stream's start to its end."""
+    """A call, from the start of a stream to its end.
 
-    def __init__(self, call: CallId, agent: Agent, leg: Leg, facilities: Facilities) -> None:
+    Args:
+        call: its id.
+        agent: who answers; that of `past`, if there is one.
+        leg: the carrier's side.
+        facilities: the edge's.
+        past: of a call whose caller has come back.
+    """
+
+    def __init__(self, call: CallId, agent: Agent, leg: Leg, facilities: Facilities, past: Past | None = None) -> None:
         settings, clock = facilities.settings, facilities.clock
         self.id: Final = call
         self.agent: Final = agent
         started, self._carrier, self._line = leg
         self._started = started
+        self._past = past
         self._bus = facilities.bus
         self._facilities = facilities
         self._clock = clock
         self._metrics = facilities.metrics
-        self._began_at = clock.monotonic()
-        pool = Pool(self._bus, facilities.edge, clock, self._metrics, settings.claim_timeout_ms / 1000)
-        self._assignments = Assignments(pool, call, agent, clock.wall())
+        self._journal = facilities.journal
+        self._keeping = self._keep(past)
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
         self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
+        self._own = OwnVoice(agent, facilities.clips, self._downlink, self.end)
         on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
         self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
         rate_hz = started.sample_rate_hz
-        self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000)
+        first = Seq(0) if past is None else past.first_seq
+        self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000, first)
         self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic)
-        self._committed = -1
+        self._committed = int(first) - 1
+        pool = Pool(self._bus, facilities.liveness, clock, self._metrics, settings.claim_timeout_ms / 1000)
+        longest_tool_s = max((tool.timeout_s for tool in agent.tools), default=0.0)
+        epochs = past.record.epochs if past is not None else None
+        self._assignments = Assignments(pool, call, self._claim, longest_tool_s, epochs)
+        self._serving = Serving(call, self._bus, self._assignments, clock, settings.reclaim_s, self, self._spawn)
+        self._story = Story()
         self._bill = Bill(agent.limits.max_cost_usd)
-        self._winding_up = False
+        self._winding_up = ""
+        if past is not None:
+            self._restore(past.record)
         self._greeting = UtteranceId(0)
-        self._parting: tuple[Generation, str] | None = None
-        self._served = asyncio.Event()
-        self._tellings: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
+        self._untold: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        self._story: Subscription | None = None
+        self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._recovering: set[Stage] = set()
         self._complaints: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Live through the call; return when it is over and everybody has been told."""
-        self._emit(
-            CallStarted(
-                agent=self.agent.name,
-                carrier=self._carrier.name,
-                carrier_call=self._started.carrier_call,
-                edge=self._facilities.edge,
-                direction="outbound" if self._started.parameters.get("direction") == "outbound" else "inbound",
-            )
+        """Live through the call; return when it is over, or gone, and everybody has been told."""
+        self._emit(self._beginning())
+        log.info(
+            "call started" if self._past is None else "call resumed",
+            extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name},
         )
-        log.info("call started", extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name})
-        longest_s = self.agent.limits.max_duration_s
+        longest_s = max(0.0, self.agent.limits.max_duration_s - self._age_s())
         too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
-        self._greet()
-        for work in (self._listen(), self._downlink.deliver(self._line), self._tell_all(), self._assign_all()):
+        if self._past is None:
+            self._greeting = self._own.greet()
+            if self._greeting:
+                self._story.spoke(Generation(1), self._greeting, self.agent.greeting)
+        self._keeping.change()
+        for work in (self._listen(), self._downlink.deliver(self._line), self._tell_all(), self._begin()):
             self._spawn(work)
         ending = Ending("edge-stopped", INTERNAL_ERROR, "")
         try:
@@ -153,8 +202,31 @@ class Call:
 
     def end(self, reason: str, close_code: int = NORMAL, close_text: str = "") -> None:
         """Have the call end, unless it is ending already."""
-        if not self._over.done():
-            self._over.set_result(Ending(reason, close_code, close_text or reason))
+        self._leave(Ending(reason, close_code, close_text or reason))
+
+    def give_away(self) -> None:
+        """Have the caller brought back, to another edge: this one is to stop. What is being said is lost."""
+        if self.comes_back:
+            self._leave(Ending("edge-stopped", SERVICE_RESTART, "another edge goes on", "away", planned=True))
+
+    def usurped(self) -> None:
+        """Another line has the call: let go of this one without a word."""
+        self._leave(Ending("usurped", NORMAL, "the call goes on elsewhere", "elsewhere"))
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether the carrier brings the caller back when the line ends."""
+        return self._started.parameters.get(RETURNS) == "1"
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is lost if the line is changed now: nobody speaks, and all that was said was heard."""
+        return self._serving.began and self._downlink.idle and not self._story.caller_speaks and not self._own.parting
+
+    @property
+    def serving(self) -> Serving:
+        """The call's workers."""
+        return self._serving
 
     def on_audio(self, data: bytes) -> None:
         """Take an `AudioChunk` of the agent. Never waits, never raises."""
@@ -163,37 +235,33 @@ class Call:
         except BadFrame:
             self._metrics.dropped["audio_malformed"] += 1
             return
+        verdict = "tts-epoch"
         if chunk.epoch < self._assignments.epoch("tts"):
             self._metrics.fenced["audio_epoch"] += 1
-            return
-        if complaint := self._downlink.take(chunk):
-            self._complain(complaint, sample_rate_hz=str(chunk.sample_rate_hz))
+        else:
+            if complaint := self._downlink.take(chunk):
+                self._complain(complaint, sample_rate_hz=str(chunk.sample_rate_hz))
+            verdict = self._downlink.verdict
+        if self._journal.on:
+            self._journal.note(
+                "audio",
+                self.id,
+                epoch=chunk.epoch,
+                generation=chunk.generation,
+                utterance=chunk.utterance,
+                seq=chunk.seq,
+                ms=len(chunk.payload) // 16,
+                verdict=verdict,
+            )
 
-    def on_unheard(self, epoch: Epoch, seq: Seq) -> None:
-        """Take note that no STT worker listened when a frame was sent."""
-        self._uplink.unheard(epoch, seq)
+    def on_unheard(self, epoch: Epoch, seq: Seq, *, believed: bool) -> None:
+        """Take note that no STT worker listened when a frame was sent; `believed`, it is not our own connection."""
+        if self._uplink.unheard(epoch, seq) >= UNHEARD and believed:
+            self._serving.replace("stt", "unheard")
 
-    def on_lost(self, workers: frozenset[WorkerId]) -> None:
-        """Take note that `workers` are silent: have their stages served by others."""
-        for stage in STAGES:
-            assigned = self._assignments.held(stage)
-            if assigned is not None and assigned.worker in workers and stage not in self._recovering:
-                self._recovering.add(stage)
-                self._spawn(self._recover(stage))
-
-    def disowns(self, stage: Stage, worker: WorkerId, epoch: Epoch) -> bool:
-        """Tell whether `worker`, which holds this call for `stage`, should not. It may just be being claimed."""
-        assigned = self._assignments.held(stage)
-        return epoch < self._assignments.epoch(stage) or (assigned is not None and assigned.worker != worker)
-
-    def misses(self, stage: Stage, worker: WorkerId) -> bool:
-        """Tell whether `worker`, which does not hold this call, has had it for `stage` for longer than a moment."""
-        assigned = self._assignments.held(stage)
-        return (
-            assigned is not None
-            and assigned.worker == worker
-            and self._clock.monotonic() - assigned.at > JUST_ASSIGNED_S
-        )
+    async def bus_away(self) -> None:
+        """Nobody can be reached any more: take leave of the caller."""
+        await self._own.part("bus-lost", self.agent.farewell)
 
     # --- from the carrier ---------------------------------------------------------------------------------------------
 
@@ -221,7 +289,9 @@ class Call:
                 self._downlink.returned(name)
             case Digit(digit=digit):
                 at = self._clock.wall()
-                self._tell(subjects.dtmf(self.id), DigitPressed(digit=digit, at=at))
+                pressed = DigitPressed(digit=digit, at=at)
+                self._story.pressed(pressed)
+                self._tell(subjects.dtmf(self.id), pressed)
                 self._emit(KeyPressed(digit=digit, at=at))
             case Stopped():
                 self.end("customer-ended-call")
@@ -237,18 +307,21 @@ class Call:
 
     def _on_closed(self, closed: LineClosed) -> None:
         refused = {1009: "oversize-message", 1007: "invalid-utf8"}.get(closed.code)
-        if refused is None:
-            self.end("phone-call-provider-closed-websocket")
-            return
-        self._metrics.refused[refused] += 1
-        log.warning("stream refused", extra={"call": self.id, "reason": refused, "code": closed.code})
-        self.end("carrier-protocol-error", closed.code)
+        reason = "phone-call-provider-closed-websocket"
+        if refused is not None:
+            self._metrics.refused[refused] += 1
+            log.warning("stream refused", extra={"call": self.id, "reason": refused, "code": closed.code})
+            self.end("carrier-protocol-error", closed.code)
+        elif self.comes_back:
+            self._leave(Ending(reason, closed.code, "", "away"))
+        else:
+            self.end(reason)
 
     # --- from the bus -------------------------------------------------------------------------------------------------
 
     async def _on_story(self, subject: str, data: bytes) -> None:
         topic = subjects.last_token(subject)
-        if topic not in {"speech", "interrupt", "control", "usage"}:
+        if topic not in _TOPICS:
             return
         try:
             message = codec.decode_story(topic, data)
@@ -257,14 +330,26 @@ class Call:
             self._complain("message of the call refused", topic=topic, error=str(error))
             return
         match message:
-            case FinalTranscript(epoch=epoch, committed=committed):
-                if epoch >= self._assignments.epoch("stt"):
-                    self._committed = max(self._committed, committed)
+            case SpeechStarted() | PartialTranscript() | SpeechStopped() | FinalTranscript() | TurnEnded():
+                if message.epoch < self._assignments.epoch("stt"):
+                    self._metrics.fenced["speech_epoch"] += 1
+                    return
+                self._story.heard(message)
+                if isinstance(message, FinalTranscript | TurnEnded):
+                    self._committed = max(self._committed, message.committed)
             case Used():
                 self._bill.take(message)
+                self._keeping.change(eager=False, used=self._bill.totals)
                 self._watch_cost()
-            case Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
+            case Assigned(stage=stage, epoch=epoch):
+                if epoch > self._assignments.epoch(stage):
+                    self.usurped()
+            case WordsTimed():
+                self._story.timed(message)
+            case Say() | Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
                 self._metrics.fenced[f"{topic}_epoch"] += 1
+            case Say(voice=voice):
+                self._story.ordered(message, heeded=not voice or voice == self._assignments.epoch("tts"))
             case Interrupt(generation=generation):
                 self._downlink.interrupt(generation)
             case HangUp(generation=generation, reason=reason):
@@ -277,84 +362,79 @@ class Call:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    async def _assign_all(self) -> None:
-        """Find everybody; whoever speaks first is asked last."""
+    async def _begin(self) -> None:
         try:
-            story = await self._bus.subscribe(f"call.{self.id}.*", self._on_story)
+            self._subscription = await self._bus.subscribe(f"call.{self.id}.*", self._on_story)
         except BusError as error:
             log.error("call cannot be served", extra={"call": self.id, "error": str(error)})  # noqa: TRY400
             self.end("edge-bus-unavailable", INTERNAL_ERROR)
             return
-        self._story = story
-        first: tuple[Stage, ...] = ("stt", "tts")
-        if all(await asyncio.gather(*(self._assign(stage) for stage in first))) and await self._assign("brain"):
-            self._served.set()
+        await self._serving.begin()
 
-    async def _assign(self, stage: Stage) -> bool:
-        """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
-        try:
-            greeting = UtteranceId(0) if self._served.is_set() else self._greeting
-            assigned = await self._assignments.claim(stage, self._downlink.highest, greeting)
-        except NoStageWorker as error:
-            log.warning("no worker for the call", extra={"call": self.id, "stage": stage, "why": error.why})
-            await self._part(f"no-{stage}-worker", self.agent.farewell if self._served.is_set() else self.agent.busy)
-            return False
-        self._facilities.liveness.expect(assigned.worker)
-        self._emit(StageAssigned(stage=stage, worker=assigned.worker, epoch=assigned.epoch, claim_ms=assigned.claim_ms))
+    def _claim(self, stage: Stage, epoch: Epoch) -> Claim:
+        past, takes_over = self._past, self._serving.began
+        line: Literal["", "moved", "lost"] = ""
+        if past is not None and not takes_over:
+            line = "moved" if past.record.planned else "lost"
+        recap = self._story.recap(self._downlink.reached, self._winding_up) if takes_over or line else None
+        return Claim(
+            call=self.id,
+            stage=stage,
+            epoch=epoch,
+            edge=self._facilities.edge,
+            agent=self.agent,
+            generation=self._downlink.highest,
+            tenant=self._keeping.record.tenant,
+            started_at=self._keeping.record.started_at,
+            greeting=UtteranceId(0) if takes_over else self._greeting,
+            asked_at=self._clock.wall(),
+            voice=self._assignments.epoch("tts"),
+            recap=recap if stage == "brain" else None,
+            line=line,
+        )
+
+    async def taken(self, stage: Stage, held: Held) -> None:
+        """Somebody serves `stage` from now on."""
+        self._emit(StageAssigned(stage=stage, worker=held.worker, epoch=held.epoch, claim_ms=held.claim_ms))
+        self._journal.note("assigned", self.id, stage=stage, worker=held.worker, epoch=held.epoch)
+        self._keeping.change(epochs=self._assignments.epochs, **self._counts())
         if stage == "stt":
-            await self._uplink.connect(self.id, assigned.worker, assigned.epoch, Seq(self._committed + 1))
-        return True
+            await self._uplink.connect(self.id, held.worker, held.epoch, Seq(self._committed + 1))
+        elif stage == "tts" and self._serving.began:
+            self._tell(subjects.playout(self.id), VoiceChanged(voice=held.epoch, reached=self._downlink.reached))
 
-    async def _recover(self, stage: Stage) -> None:
-        lost = self._assignments.drop(stage, "silent")
-        if lost is not None:
-            self._lose(stage, lost)
-            if stage == "brain":
-                await self._part("brain-lost", self.agent.farewell)
-            else:
-                await self._assign(stage)
-        self._recovering.discard(stage)
-
-    def _lose(self, stage: Stage, lost: Assigned) -> None:
-        log.warning("worker lost", extra={"call": self.id, "stage": stage, "worker": lost.worker})
+    def lost(self, stage: Stage, held: Held, reason: str) -> None:
+        """Whoever served `stage` is gone; another is being looked for."""
         self._metrics.claims[f"{stage}_lost"] += 1
         self._bill.complete = False  # what it used last it cannot tell
-        self._emit(StageLost(stage=stage, worker=lost.worker, epoch=lost.epoch, reason="silent"))
+        self._journal.note("lost", self.id, stage=stage, worker=held.worker, epoch=held.epoch, reason=reason)
+        self._emit(StageLost(stage=stage, worker=held.worker, epoch=held.epoch, reason=reason))
         if stage == "stt":
             self._uplink.disconnect()
-        if stage == "tts":
+        elif stage == "tts":
+            self._story.voice_lost()
             self._downlink.abandon()
 
-    # --- what the edge says by itself ---------------------------------------------------------------------------------
+    async def deserted(self, stage: Stage) -> None:
+        """Nobody serves `stage`, and nobody will."""
+        await self._own.part(f"no-{stage}-worker", self.agent.farewell if self._serving.began else self.agent.busy)
 
-    def _greet(self) -> None:
-        """Greet the caller at once if the greeting is at hand: workers are looked for meanwhile."""
-        pcm = self._facilities.clips.find(self.agent, self.agent.greeting)
-        if pcm is not None:
-            self._greeting = UtteranceId(1)
-            self._downlink.play(pcm, Generation(1), self._greeting)
+    async def waiting(self, stage: Stage) -> None:  # noqa: ARG002 - the caller need not know which
+        """Bridge the time until somebody serves `stage` again; cancelled then."""
+        await self._own.fill()
 
-    async def _part(self, reason: str, text: str) -> None:
-        """Have the call end for `reason`, once the caller has heard `text` if that is at hand."""
-        pcm = self._facilities.clips.find_any(self.agent, text)
-        if pcm is not None and self._parting is None:
-            generation = Generation(self._downlink.highest + 1)
-            self._parting = generation, reason
-            self._downlink.interrupt(generation)
-            self._downlink.play(pcm, generation, UtteranceId(1))
-            await asyncio.sleep(len(pcm) / CLIP_BYTES_PER_S + PARTING_SLACK_S)
-        self.end(reason)
+    # --- what is told -------------------------------------------------------------------------------------------------
 
     def _on_playout(self, said: PlayoutMessage) -> None:
+        self._story.played(said)
         self._tell(subjects.playout(self.id), said)
-        if self._parting is not None and isinstance(said, PlayoutFinished) and said.generation == self._parting[0]:
-            self.end(self._parting[1])
+        self._own.on_playout(said)
 
     def _watch_cost(self) -> None:
         if self._bill.exceeded and not self._winding_up:
-            self._winding_up = True
-            reason = "exceeded-max-cost"
+            self._winding_up = reason = "exceeded-max-cost"
             log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._bill.usd, 4)})
+            self._keeping.change(winding_up=reason)
             self._tell(subjects.control(self.id), WindUp(reason=reason))
             self._spawn(self._end_later(reason, WIND_UP_S))
 
@@ -362,54 +442,147 @@ class Call:
         await asyncio.sleep(after_s)
         self.end(reason)
 
-    # --- the end ------------------------------------------------------------------------------------------------------
-
-    async def _finish(self, ending: Ending) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(LineClosed, TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await self._line.close(ending.close_code, ending.close_text)
-        if not await self._assignments.release(ending.reason):
-            self._bill.complete = False
-        if self._story is not None:
-            await self._story.drain()  # the workers' last words, which tell what they used, came before
-        if (bill := self._bill.fact()) is not None:
-            self._emit(bill)
-        duration_s = round(self._clock.monotonic() - self._began_at, 3)
-        frames_in, audio_ms_out = int(self._ring.next_seq), self._downlink.audio_ms
-        self._emit(
-            CallEnded(reason=ending.reason, duration_s=duration_s, frames_in=frames_in, audio_ms_out=audio_ms_out)
-        )
-        self._metrics.ended[ending.reason] += 1
-        self._metrics.traffic["audio_ms_out"] += audio_ms_out
-        log.info(
-            "call ended",
-            extra={
-                "call": self.id,
-                "reason": ending.reason,
-                "duration_s": duration_s,
-                "frames_in": frames_in,
-                "audio_ms_out": audio_ms_out,
-                "bad_messages": sum(self._complaints.values()),
-            },
-        )
-
-    # --- odds and ends ------------------------------------------------------------------------------------------------
-
     def _tell(self, subject: str, message: msgspec.Struct) -> None:
-        self._tellings.put_nowait((subject, message))
+        if self._untold.qsize() >= MOST_UNTOLD:
+            self._untold.get_nowait()
+            self._metrics.dropped["message_untold"] += 1
+        self._untold.put_nowait((subject, message))
 
     async def _tell_all(self) -> None:
-        await self._served.wait()  # nobody who is meant listens before
         while True:
-            subject, message = await self._tellings.get()
+            await self._serving.listening.wait()  # what is told while nobody is there is told to the next
+            subject, message = await self._untold.get()
+            if not self._serving.listening.is_set():
+                await self._serving.listening.wait()
             try:
                 await self._bus.publish(subject, message)
             except BusError as error:
                 self._metrics.dropped["message_unsent"] += 1
                 self._complain("message not sent", error=str(error))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _leave(self, ending: Ending) -> None:
+        if not self._over.done():
+            self._over.set_result(ending)
+
+    async def _finish(self, ending: Ending) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._journal.note("end", self.id, reason=ending.reason, fate=ending.fate)
+        if ending.fate == "over":
+            await self._keeping.settle(_RECORD_S, state="ended", reason=ending.reason, **self._counts())
+            await self._hang_up(ending)
+            await self._let_go(ending)
+            self._record_end(ending)
+        else:
+            await self._let_go(ending)
+            if ending.fate == "away":
+                await self._keeping.settle(
+                    _RECORD_S, state="away", reason=ending.reason, planned=ending.planned, **self._counts()
+                )
+            await self._hang_up(ending)
+            self._metrics.ended[f"{ending.fate}-{ending.reason}"] += 1
+        await self._keeping.aclose()
+        log.info(
+            "call ended" if ending.fate == "over" else "call let go",
+            extra={
+                "call": self.id,
+                "reason": ending.reason,
+                "fate": ending.fate,
+                "duration_s": self._age_s(),
+                "bad_messages": sum(self._complaints.values()),
+            }
+            | self._counts(),
+        )
+
+    async def _hang_up(self, ending: Ending) -> None:
+        with contextlib.suppress(LineClosed, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._line.close(ending.close_code, ending.close_text)
+
+    async def _let_go(self, ending: Ending) -> None:
+        """Release the workers; what they say last, which tells what they used, comes before this returns."""
+        if not await self._assignments.release(ending.reason, goes_on=ending.fate != "over"):
+            self._bill.complete = False
+        if self._subscription is not None:
+            await self._subscription.drain()
+
+    def _record_end(self, ending: Ending) -> None:
+        if (bill := self._bill.fact()) is not None:
+            self._emit(bill)
+        counts = self._counts()
+        self._emit(
+            CallEnded(
+                reason=ending.reason,
+                duration_s=round(self._age_s(), 3),
+                frames_in=counts["frames_in"],
+                audio_ms_out=counts["audio_ms_out"],
+            )
+        )
+        self._metrics.ended[ending.reason] += 1
+        self._metrics.traffic["audio_ms_out"] += self._downlink.audio_ms
+
+    # --- the record ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, past: Past | None) -> Keeping:
+        facilities, started, now = self._facilities, self._started, self._clock.wall()
+        if past is None:
+            revision = 0
+            record = CallRecord(
+                call=self.id,
+                state="live",
+                edge=facilities.edge,
+                written_at=now,
+                agent=self.agent,
+                carrier=self._carrier.name,
+                carrier_call=started.carrier_call,
+                direction="outbound" if started.parameters.get("direction") == "outbound" else "inbound",
+                started_at=now,
+            )
+        else:
+            revision = past.revision
+            record = msgspec.structs.replace(
+                past.record, state="live", edge=facilities.edge, planned=False, comebacks=past.record.comebacks + 1
+            )
+        return Keeping(facilities.store, record, revision, self._clock.wall, self.usurped)
+
+    def _restore(self, record: CallRecord) -> None:
+        for used in record.used:
+            self._bill.take(used)
+        self._bill.complete = record.bill_complete
+        self._winding_up = record.winding_up
+
+    def _beginning(self) -> CallStarted | CallResumed:
+        record = self._keeping.record
+        if self._past is None:
+            return CallStarted(
+                agent=self.agent.name,
+                carrier=record.carrier,
+                carrier_call=record.carrier_call,
+                edge=record.edge,
+                direction=record.direction,
+            )
+        before = self._past.record
+        away_ms = max(0, round((self._clock.wall() - before.written_at) * 1000))
+        return CallResumed(edge=record.edge, before=before.edge, away_ms=away_ms, planned=before.planned)
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what this line and those before it have carried, as a `CallRecord` has it."""
+        before = self._past.record if self._past is not None else None
+        return {
+            "frames_in": self._ring.count + (before.frames_in if before else 0),
+            "audio_ms_out": self._downlink.audio_ms + (before.audio_ms_out if before else 0),
+            "next_seq": self._ring.next_seq,
+            "used": self._bill.totals,
+            "bill_complete": self._bill.complete,
+        }
+
+    def _age_s(self) -> float:
+        return self._clock.wall() - self._keeping.record.started_at
+
+    # --- odds and ends ------------------------------------------------------------------------------------------------
 
     def _emit(self, fact: Fact) -> None:
         self._facilities.events.emit(self.id, fact)
@@ -424,6 +597,7 @@ class Call:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(self._guarded(work), name=f"call-{self.id}")
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:

@@ -15,7 +15,7 @@ from trunkline.edge.playout import PlayoutLedger, Speech, Void
 from trunkline.proto import clips
 from trunkline.proto.frame import AudioChunk, Codec, Flag
 from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
-from trunkline.proto.messages import PlayoutMessage
+from trunkline.proto.messages import PlayoutMessage, Reached
 from trunkline.runtime.clock import Clock
 
 _PIECE_BYTES: Final = 200 * 2 * clips.RATE_HZ // 1_000
@@ -40,6 +40,8 @@ class Downlink:
         self._tell = tell
         self._ledger = PlayoutLedger()
         self._outbox = Outbox(unsent_bytes)
+        self.verdict = ""
+        """What became of the chunk taken last: ``played``, or why it was void."""
 
     @property
     def floor(self) -> Generation:
@@ -50,6 +52,16 @@ class Downlink:
     def highest(self) -> Generation:
         """Highest generation seen."""
         return self._ledger.highest
+
+    @property
+    def reached(self) -> tuple[Reached, ...]:
+        """What has come of the utterances that the caller has not heard to their end."""
+        return self._ledger.reached
+
+    @property
+    def idle(self) -> bool:
+        """Whether the caller hears nothing of the agent, and nothing begun is to come."""
+        return self._ledger.idle(self._clock.monotonic())
 
     @property
     def audio_ms(self) -> int:
@@ -65,13 +77,18 @@ class Downlink:
         await self._outbox.deliver(line)
 
     def take(self, chunk: AudioChunk) -> str | None:
-        """Take `chunk`; return why its audio had to be dropped, or None. Its utterance ends with it all the same."""
+        """Take `chunk`; return why its audio had to be dropped, or None. Its utterance ends with it all the same.
+
+        What is void is dropped without a word, and counted; `verdict` tells.
+        """
+        self.verdict = "played"
         audio, complaint = self._fitting(chunk)
         audio_ms = len(audio) * 1000 / (self._rate_hz * self._codec.bytes_per_sample)
         speech = Speech(chunk.generation, chunk.utterance, audio_ms, chunk.last, chunk.synthesised_us / 1e6)
         verdict = self._ledger.take(speech, at=self._clock.monotonic(), wall_at=self._clock.wall())
         if isinstance(verdict, Void):
             self._metrics.fenced[f"audio_{verdict.reason}"] += 1
+            self.verdict = verdict.reason
             return None
         if audio:
             self._outbox.put(self._carrier.media(audio))

@@ -1,39 +1,66 @@
-"""All calls of this edge: lets them in, brings them their audio, notices who has died, and waits for their end."""
+"""All calls of this edge: lets them in, brings them their audio, and gives them away or waits for their end."""
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from trunkline.agents import AgentFolder
-from trunkline.bus import Bus, BusError, EventLog, Heartbeat
+from trunkline.bus import Bus, BusError, BusUnavailable, CallStore, EventLog, Heartbeat
 from trunkline.bus.heartbeat import PERIOD_S
-from trunkline.edge.call import POLICY_VIOLATION, Call, Facilities, Leg
+from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Facilities, Leg, Past
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
+from trunkline.edge.comeback import next_seq, take_up
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.uplink import unheard_of
+from trunkline.edge.watch import Watch
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
-from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
-from trunkline.proto.messages import Disowned, Ringing
+from trunkline.proto.messages import Disowned, HandedOver, Ringing
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.journal import Journal
 
 log = logging.getLogger("trunkline.edge.exchange")
 
 TRY_AGAIN_LATER: Final = 1013
+GIVE_AWAY_S: Final = 15.0
+"""How long a draining edge waits for a moment in which nobody speaks, before it gives a call away all the same."""
+_LOOK_S: Final = 0.1
 _END_S: Final = 5.0
+_ENDED_KEPT: Final = 4_096
 
 
 class Exchange:
-    """The telephone exchange: carrier lines come in, calls live here."""
+    """The telephone exchange: carrier lines come in, calls live here.
+
+    Args:
+        bus: where workers are.
+        agents: who answers.
+        settings: the edge's.
+        metrics: the edge's.
+        clock: the process's.
+        journal: the process's.
+        replicas: of what JetStream keeps of the calls.
+        strained: returns why this process should take no more calls, or None.
+    """
 
     def __init__(
-        self, bus: Bus, agents: AgentFolder, settings: EdgeSettings, metrics: EdgeMetrics, clock: Clock
+        self,
+        bus: Bus,
+        agents: AgentFolder,
+        settings: EdgeSettings,
+        metrics: EdgeMetrics,
+        clock: Clock,
+        *,
+        journal: Journal,
+        replicas: int = 1,
+        strained: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.edge: Final[WorkerId] = new_worker_id("edge")
         self.agents: Final = agents
@@ -41,13 +68,30 @@ class Exchange:
         self._bus = bus
         self._settings = settings
         self._metrics = metrics
-        self._liveness = Liveness(self.edge, PERIOD_S)
-        self.events: Final = EventLog(bus, clock.wall)
-        self.clips: Final = Clips(bus, agents)
-        self._facilities = Facilities(bus, self.events, self.edge, clock, settings, metrics, self._liveness, self.clips)
+        self._strained = strained
+        self.liveness: Final = Liveness(self.edge, PERIOD_S)
+        self._watch = Watch(bus, self.edge, self.liveness, self.calls, clock, metrics)
+        self.events: Final = EventLog(bus, clock.wall, replicas=replicas)
+        self.clips: Final = Clips(bus, agents, replicas=replicas)
+        self.store: Final = CallStore(bus, replicas=replicas)
+        journal.who = self.edge
+        self._facilities = Facilities(
+            bus,
+            self.events,
+            self.edge,
+            clock,
+            settings,
+            metrics,
+            self.liveness,
+            self.clips,
+            self.store,
+            journal,
+        )
         self._heartbeat = Heartbeat(
             bus, stage="edge", worker=self.edge, calls=lambda: len(self.calls), capacity=settings.capacity
         )
+        self._ended: dict[CallId, None] = {}
+        self._draining = False
         self._closing = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -55,7 +99,19 @@ class Exchange:
     @property
     def heard(self) -> int:
         """How many other processes beat."""
-        return self._liveness.heard
+        return self.liveness.heard
+
+    def room(self) -> str | None:
+        """Return why no further call can be taken, or None."""
+        if self._closing or self._draining:
+            return "draining"
+        if len(self.calls) >= self._settings.capacity:
+            return "full"
+        return "strained" if self._strained() else None
+
+    def ended_lately(self, call: CallId) -> bool:
+        """Whether `call` has ended at this edge."""
+        return call in self._ended
 
     async def start(self) -> None:
         """Listen for agent audio and heartbeats, and beat.
@@ -66,8 +122,9 @@ class Exchange:
         await self._bus.media.subscribe(subjects.audio_of(self.edge), self._on_audio)
         await self._bus.media.flush()
         await self._bus.media.watch_unheard(self._on_unheard)
-        await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
         await self._bus.serve(subjects.holds(self.edge), self._on_holds)
+        await self._bus.serve(subjects.handover(self.edge), self._on_handover)
+        await self._watch.start()
         # Before the first claim names this edge, audio addressed to it must find it.
         await self._bus.media.flush()
         await self._bus.flush()
@@ -75,9 +132,19 @@ class Exchange:
         self.clips.start()
 
     async def drain(self) -> None:
-        """Wait until the last call has ended."""
-        self._heartbeat.draining = True
-        await self._empty.wait()
+        """Give the calls away if there is another edge to take them, each when nobody speaks; wait for the rest."""
+        self._draining = self._heartbeat.draining = True
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while self.calls:
+            if self.liveness.other_edge():
+                in_time = loop.time() - began < GIVE_AWAY_S
+                for call in self.calls.values():
+                    if call.comes_back and (call.at_rest or not in_time):
+                        call.give_away()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._empty.wait()
 
     async def stop(self) -> None:
         """End what is left and store what is known of it. Calls that still come in are refused."""
@@ -88,6 +155,7 @@ class Exchange:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await self._empty.wait()
+        await self._watch.stop()
         await self.events.flush(timeout_s=2.0)
         await self.events.close()
         await self._heartbeat.stop()
@@ -103,29 +171,53 @@ class Exchange:
         if started is None:
             return
         call_id = call_id_of(carrier.name, started.carrier_call)
-        name = started.agent or self._settings.default_agent
-        agent = self.agents.get(name)
         if self._closing:
             # Nobody would end it, and its end could not be stored: the event log closes.
             await self._refuse(line, "edge-stopping", TRY_AGAIN_LATER, "the edge is stopping")
-        elif agent is None:
+            return
+        past = await self._past(call_id) if started.parameters.get(AGAIN) == "1" else None
+        name = started.agent or self._settings.default_agent
+        agent = self.agents.get(name) if past is None else past.record.agent
+        if agent is None:
             known = ", ".join(self.agents.names)
             await self._refuse(
                 line, "no-such-agent", POLICY_VIOLATION, f"no such agent {name[:40]!r}; there are: {known}"
             )
         elif call_id in self.calls:
             await self._refuse(line, "call-already-live", POLICY_VIOLATION, "this call has a live stream already")
-        elif len(self.calls) >= self._settings.capacity:
+        elif past is None and len(self.calls) >= self._settings.capacity:
             await self._refuse(line, "edge-full", TRY_AGAIN_LATER, "all lines are busy")
         else:
-            call = self.calls[call_id] = Call(call_id, agent, Leg(started, carrier, line), self._facilities)
-            self._empty.clear()
-            try:
-                await call.run()
-            finally:
-                del self.calls[call_id]
-                if not self.calls:
-                    self._empty.set()
+            await self._live(Call(call_id, agent, Leg(started, carrier, line), self._facilities, past))
+
+    async def _live(self, call: Call) -> None:
+        self.calls[call.id] = call
+        self._empty.clear()
+        try:
+            await call.run()
+        finally:
+            del self.calls[call.id]
+            self._ended[call.id] = None
+            while len(self._ended) > _ENDED_KEPT:
+                del self._ended[next(iter(self._ended))]
+            if not self.calls:
+                self._empty.set()
+
+    async def _past(self, call_id: CallId) -> Past | None:
+        """Return what is known of a call whose caller comes back; None when nothing is, and it begins anew."""
+        clock = self._facilities.clock
+        try:
+            taken = await take_up(self.store, call_id, self.edge, clock.wall)
+        except BusUnavailable as error:
+            log.warning("call cannot be taken up; it begins anew", extra={"call": call_id, "problem": str(error)})
+            return None
+        if (old := self.calls.get(call_id)) is not None:
+            old.usurped()
+            while call_id in self.calls:
+                await asyncio.sleep(_LOOK_S / 10)
+        if taken is None:
+            return None
+        return Past(taken.record, taken.revision, next_seq(taken.record, clock.wall()))
 
     async def _begin(self, line: Line, carrier: Carrier) -> Started | None:
         """Return the start of the stream; None when the line was refused or went away instead."""
@@ -175,30 +267,25 @@ class Exchange:
         except ValueError:
             return
         if (call := self.calls.get(call_id)) is not None:
-            call.on_unheard(epoch, seq)
+            call.on_unheard(epoch, seq, believed=self._watch.believes)
 
-    async def _on_alive(self, _subject: str, data: bytes) -> None:
-        try:
-            beat = codec.decode(codec.ALIVE, data)
-        except BadMessage:
-            self._metrics.dropped["heartbeat_malformed"] += 1
-            return
-        lost = self._liveness.beat(beat.worker, self._facilities.clock.monotonic())
-        if lost:
-            for call in list(self.calls.values()):
-                call.on_lost(lost)
+    async def _on_handover(self, data: bytes) -> HandedOver:
+        """Have one call of a worker that wants to stop served by somebody else."""
+        order = codec.decode(codec.HAND_OVER, data)
+        call = self.calls.get(order.call)
+        return HandedOver(problem="" if call is None else await call.serving.hand_over(order))
 
     async def _on_holds(self, data: bytes) -> Disowned:
         """Compare a worker's calls with ours: tell which it should not hold, and replace it where it holds none."""
         holds = codec.decode(codec.HOLDS, data)
         there = dict(holds.calls)
         for call in list(self.calls.values()):
-            if call.id not in there and call.misses(holds.stage, holds.worker):
+            if call.id not in there and call.serving.misses(holds.stage, holds.worker):
                 self._metrics.claims[f"{holds.stage}_missing"] += 1
-                call.on_lost(frozenset({holds.worker}))
+                call.serving.replace(holds.stage, "missing")
         disowned = []
         for call_id, epoch in there.items():
             live = self.calls.get(call_id)
-            if live is None or live.disowns(holds.stage, holds.worker, epoch):
+            if live is None or live.serving.disowns(holds.stage, holds.worker, epoch):
                 disowned.append(call_id)
         return Disowned(calls=tuple(disowned))

@@ -4,16 +4,18 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData
 from starlette.routing import Route, WebSocketRoute
-from twilio.twiml.voice_response import Connect, VoiceResponse
 
+from trunkline.bus import BusUnavailable
+from trunkline.edge import twiml
 from trunkline.edge.carrier import Line
+from trunkline.edge.comeback import read_record
 from trunkline.edge.errors import NotPlaced, RequestRefused
 from trunkline.edge.exchange import Exchange
 from trunkline.edge.gate import Gate, is_near
@@ -23,15 +25,18 @@ from trunkline.edge.settings import E164, EdgeSettings
 from trunkline.edge.signature import PublicUrl
 from trunkline.edge.twilio import TwilioStream
 from trunkline.edge.websocket import MediaSocket, visitor_of
-from trunkline.proto.ids import call_id_of
+from trunkline.proto.ids import CallId, call_id_of
 
 log = logging.getLogger("trunkline.edge.http")
 
 VOICE_HOOK: Final = "/twilio/voice-hook"
+LINE_OVER: Final = "/twilio/line-over"
 MEDIA_STREAM: Final = "/twilio/media-stream"
 CALL_START: Final = "/call/start"
 HEALTH: Final = "/health/"
 MAX_BODY_BYTES: Final = 65_536
+MOST_COMEBACKS: Final = 20
+"""A call that has come back so often comes back no more: its callers must not go in circles at our expense."""
 _MAX_FIELDS: Final = 500
 
 
@@ -56,6 +61,7 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         """Return the app; `others` are the routes of the chassis. Of those only health is for everybody here."""
         app = FastAPI(title="Trunkline edge", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_api_route(VOICE_HOOK, self.voice_hook, methods=["POST"], response_model=None)
+        app.add_api_route(LINE_OVER, self.line_over, methods=["POST"], response_model=None)
         app.add_api_route(CALL_START, self.call_start, methods=["POST"], response_model=None)
         app.router.routes.append(WebSocketRoute(MEDIA_STREAM, MediaSocket(self.gate, self._answer, self.metrics)))
         app.router.routes.extend(route if route.path.startswith(HEALTH) else self._guarded(route) for route in others)
@@ -70,21 +76,43 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         return app
 
     async def voice_hook(self, request: Request) -> Response:
-        """Answer Twilio's question what to do with a call: connect it to our media socket."""
-        form = _form(await _body(request))
-        problem = self.gate.webhook(visitor_of(request.scope), form)
-        if problem is not None:
-            raise RequestRefused(403, "webhook-not-allowed", problem)
-        agent = self._known_agent(request.query_params.get("agent") or self.settings.default_agent)
-        await self._ring(agent)
-        connect = Connect()
-        stream = connect.stream(url=self.public.socket(MEDIA_STREAM))
-        stream.parameter(name="agent", value=agent)
-        if str(form.get("Direction", "")).startswith("outbound"):
-            stream.parameter(name="direction", value="outbound")
-        answer = VoiceResponse()
-        answer.append(connect)
-        return Response(str(answer), media_type="application/xml")
+        """Answer Twilio's question what to do with a call: connect it to our media socket, unless there is no room."""
+        form = await self._signed_form(request)
+        name = self._known_agent(request.query_params.get("agent") or self.settings.default_agent)
+        agent = self.exchange.agents.get(name)
+        if (no_room := self.exchange.room()) is not None:
+            self.metrics.refused["voice-hook-busy"] += 1
+            log.warning("call not taken", extra={"call": _call_of(form), "agent": name, "why": no_room})
+            return _twiml(twiml.hang_up(agent.busy if agent else ""))
+        await self._ring(name)
+        return _twiml(self._connect(name, form))
+
+    async def line_over(self, request: Request) -> Response:
+        """Answer Twilio's question what to do with a call whose stream has ended: connect it again, unless it is over.
+
+        Where the record cannot be read, a call lives that has not ended here: who is hung up on is lost, and who is
+        connected in vain is asked about once more.
+        """
+        form = await self._signed_form(request)
+        call = _call_of(form)
+        name = request.query_params.get("agent") or self.settings.default_agent
+        agent, times = self.exchange.agents.get(name), _count(request.query_params.get("times"))
+        try:
+            found = await read_record(self.exchange.store, call)
+        except BusUnavailable as error:
+            over = self.exchange.ended_lately(call)
+            log.warning("not known whether a call goes on", extra={"call": call, "ended": over, "problem": str(error)})
+        else:
+            over = found is None or found[0].state == "ended"
+            if found is not None:
+                agent, times = found[0].agent, max(times, found[0].comebacks)
+        log.info("line over", extra={"call": call, "ended": over, "times": times})
+        if over:
+            return _twiml(twiml.hang_up())
+        if times >= MOST_COMEBACKS or agent is None:
+            self.metrics.refused["line-over-too-often"] += 1
+            return _twiml(twiml.hang_up(agent.farewell if agent else ""))
+        return _twiml(self._connect(agent.name, form, times + 1))
 
     async def call_start(self, request: Request) -> Response:
         """Place an outbound call. 201 with the carrier's id of the call, and ours."""
@@ -106,6 +134,24 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         call = call_id_of(TwilioStream().name, placed.call_sid)
         log.info("call placed", extra={"call": call, "agent": agent, "pii.to": order.to})
         return JSONResponse({"call": call, "call_sid": placed.call_sid, "status": placed.status, "agent": agent}, 201)
+
+    async def _signed_form(self, request: Request) -> FormData:
+        form = _form(await _body(request))
+        problem = self.gate.webhook(visitor_of(request.scope), form)
+        if problem is not None:
+            raise RequestRefused(403, "webhook-not-allowed", problem)
+        return form
+
+    def _connect(self, agent: str, form: FormData, times: int = 0) -> str:
+        """Return the instructions for a stream, the first of its call or (`times`) one after others."""
+        query = {"agent": agent} | ({"times": str(times)} if times else {})
+        return twiml.connect(
+            self.public.socket(MEDIA_STREAM),
+            self.public.http(LINE_OVER, urlencode(query)),
+            agent,
+            outbound=twiml.is_outbound(form),
+            again=times > 0,
+        )
 
     async def _answer(self, line: Line) -> None:
         await self.exchange.answer(line, TwilioStream())
@@ -148,6 +194,18 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
             )
 
         return Route(route.path, guarded)
+
+
+def _twiml(document: str) -> Response:
+    return Response(document, media_type=twiml.MEDIA_TYPE)
+
+
+def _call_of(form: FormData) -> CallId:
+    return call_id_of(TwilioStream().name, str(form.get("CallSid", "")))
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 4 else 0
 
 
 async def _body(request: Request) -> bytes:

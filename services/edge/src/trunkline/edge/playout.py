@@ -13,7 +13,7 @@ An utterance ends exactly once: finished (its mark came back) or cut. Speech of 
 from typing import Final, NamedTuple
 
 from trunkline.proto.ids import Generation, MarkName, UtteranceId
-from trunkline.proto.messages import PlayoutCut, PlayoutFinished, PlayoutMessage, PlayoutStarted
+from trunkline.proto.messages import PlayoutCut, PlayoutFinished, PlayoutMessage, PlayoutStarted, Reached
 
 _Key = tuple[Generation, UtteranceId]
 
@@ -112,6 +112,23 @@ class PlayoutLedger:
     def queued_ms(self) -> float:
         """Audio taken since the beginning of the call."""
         return self._queued_ms
+
+    @property
+    def reached(self) -> tuple[Reached, ...]:
+        """What has come of the utterances that are not over."""
+        return tuple(
+            Reached(
+                generation=entry.generation,
+                utterance=entry.utterance,
+                queued_ms=round(entry.queued_ms),
+                complete=entry.complete,
+            )
+            for entry in self._open
+        )
+
+    def idle(self, at: float) -> bool:
+        """Whether nothing plays, as far as can be reckoned, and nothing is waited for."""
+        return all(entry.complete for entry in self._open) and self._running_ms(at) >= self._queued_ms
 
     def take(self, speech: Speech, *, at: float, wall_at: float) -> Taken | Void:
         """Enter a stretch of speech that is about to be sent, or say why it must not be."""

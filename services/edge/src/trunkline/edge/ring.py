@@ -22,16 +22,22 @@ class Kept(NamedTuple):
 class Ring:
     """Frames with consecutive seqs, of which the newest `span_bytes` are kept (but always the last one)."""
 
-    def __init__(self, span_bytes: int) -> None:
+    def __init__(self, span_bytes: int, first: Seq = Seq(0)) -> None:  # noqa: B008 - a NewType makes nothing
         self._span_bytes = span_bytes
         self._frames: deque[Kept] = deque()
         self._bytes = 0
-        self._next = 0
+        self._first = first
+        self._next = int(first)
 
     @property
     def next_seq(self) -> Seq:
-        """Seq the next frame will get; also how many there have been."""
+        """Seq the next frame will get."""
         return Seq(self._next)
+
+    @property
+    def count(self) -> int:
+        """How many frames there have been."""
+        return self._next - self._first
 
     def push(self, captured_us: int, payload: bytes) -> Kept:
         """Number `payload` and keep it."""

@@ -37,6 +37,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A socket on which no stream has begun by then is closed."""
     claim_timeout_ms: Annotated[int, Meta(ge=20, le=5_000)] = 500
     """How long a worker may take to answer a claim, before another is asked."""
+    reclaim_s: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    """For how long a live call that has lost a worker looks for another; meanwhile the caller is asked to wait."""
     replay_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000
     """Caller audio kept for a worker that takes over."""
     unsent_bytes: Annotated[int, Meta(ge=16_384, le=2**26)] = 2**20

@@ -35,11 +35,14 @@ class Uplink:
         self._epoch = Epoch(0)
         self._due = Seq(0)
         self._unheard = False
+        self._in_a_row = 0
         self._catching_up: Epoch | None = None
 
     async def push(self, captured_us: int, payload: bytes) -> None:
         """Take the next frame, in the codec of the uplink."""
         kept = self._ring.push(captured_us, payload)
+        if not self._unheard:
+            self._in_a_row = 0
         if not self._subject or self._catching_up is not None:
             return
         if self._due == kept.seq:
@@ -52,18 +55,22 @@ class Uplink:
         self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
         self._reply = self._lane.reply_to(f"{call}-{epoch}-")
         self._unheard = False
+        self._in_a_row = 0
         await self._catch_up()
 
     def disconnect(self) -> None:
         """Keep frames, send none."""
         self._subject = ""
 
-    def unheard(self, epoch: Epoch, seq: Seq) -> None:
-        """Take note that nobody listened when the frame `seq` was sent in `epoch`."""
-        if epoch == self._epoch and self._subject:
-            self._traffic["frames_unheard"] += 1
-            self._due = min(self._due, seq)
-            self._unheard = True
+    def unheard(self, epoch: Epoch, seq: Seq) -> int:
+        """Take note that nobody listened when the frame `seq` was sent in `epoch`; return how often in a row by now."""
+        if epoch != self._epoch or not self._subject:
+            return 0
+        self._traffic["frames_unheard"] += 1
+        self._due = min(self._due, seq)
+        self._unheard = True
+        self._in_a_row += 1
+        return self._in_a_row
 
     async def _catch_up(self) -> None:
         epoch = self._epoch

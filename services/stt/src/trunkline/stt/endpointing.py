@@ -42,8 +42,10 @@ BLOCK_SAMPLES: Final = 256
 """32 ms, what the voice detector judges."""
 HYSTERESIS: Final = 0.15
 MIN_LOW: Final = 0.01
-REPLAY_LEAD_MS: Final = 500
-"""Silence before the end of an utterance that stays uncommitted: a worker that takes over needs it to find its ear."""
+PRE_ROLL_MS: Final = 300
+"""Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
+LEAD_BLOCKS: Final = PRE_ROLL_MS * RATE_HZ // 1_000 // BLOCK_SAMPLES
+"""Silence at the end of an utterance that a successor hears as well: the next one's pre-roll."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,11 +83,9 @@ class End(msgspec.Struct, frozen=True):
     forced: bool
 
     @property
-    def committed(self) -> Seq:
-        """Return the seq up to which a replay can do without."""
-        if self.forced:
-            return seq_of(self.judged - 1)
-        return seq_of(max(self.stop, self.judged - samples_of_ms(REPLAY_LEAD_MS)) - 1)
+    def lead(self) -> int:
+        """Return the sample, the first of a block, at which whoever takes over begins to hear."""
+        return self.judged if self.forced else max(self.stop, self.judged - LEAD_BLOCKS * BLOCK_SAMPLES)
 
 
 Verdict = Onset | End | None
@@ -121,6 +121,11 @@ class Endpointing:
     def voiced(self) -> bool:
         """Whether the last block counted as voice."""
         return self._state in (_State.RISING, _State.SPEAKING)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is under way, nor about to be."""
+        return self._state is _State.QUIET
 
     def hear(self, position: int, probability: float) -> Verdict:
         """Take the block that begins at sample `position` and is voice with `probability`."""
@@ -171,6 +176,11 @@ class Endpointing:
     @property
     def _utterance(self) -> UtteranceId:
         return UtteranceId(seq_of(self._start))
+
+
+def committed_before(position: int) -> Seq:
+    """Return the seq up to which a replay may be left out, so that its first whole block begins at `position`."""
+    return Seq(position // FRAME_SAMPLES - 1)
 
 
 def seq_of(position: int) -> Seq:

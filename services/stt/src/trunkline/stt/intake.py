@@ -1,8 +1,8 @@
 """One call's frames on their way to the voice detector: checked, decoded, in order, cut into blocks.
 
-Blocks lie on a grid that counts from seq 0, not from the first frame seen: a worker that takes over in mid-call cuts
-the same audio at the same places, and so names utterances as its predecessor did. Lost frames are filled with silence
-for the same reason. It knows no clock, no bus, and nothing of speech.
+Blocks lie on a grid that counts from seq 0, not from the first frame seen, and begin with the first whole one: a worker
+that takes over in mid-call cuts the same audio at the same places, and so names utterances as its predecessor did. Lost
+frames are filled with silence for the same reason. It knows no clock, no bus, and nothing of speech.
 """
 
 from enum import StrEnum
@@ -53,12 +53,19 @@ class Intake:
         self._next: int | None = None
         self._pcm = bytearray()
         self._position = 0
+        self._skip_bytes = 0
+        """Of what comes next, what lies before the first block."""
         self._captured_us = [0] * _MEMORY
 
     @property
     def ready(self) -> bool:
         """Whether `block` has something to give."""
         return len(self._pcm) >= BLOCK_BYTES
+
+    @property
+    def newest(self) -> int:
+        """Seq of the newest frame that was kept; -1 before there is one."""
+        return -1 if self._next is None else self._next - 1
 
     def take(self, data: bytes) -> Taken:
         """Take a frame off the wire.
@@ -84,6 +91,10 @@ class Intake:
             self._pcm += bytes(FRAME_BYTES)
         self._captured_us[frame.seq % _MEMORY] = frame.captured_us
         self._pcm += pcm
+        if self._skip_bytes:
+            skipped = min(self._skip_bytes, len(self._pcm))
+            del self._pcm[:skipped]
+            self._skip_bytes -= skipped
         self._next = frame.seq + 1
         return Taken.BROKEN if broken else Taken.KEPT
 
@@ -100,9 +111,9 @@ class Intake:
 
     def _begin(self, seq: int) -> None:
         start = seq * FRAME_SAMPLES
-        lead = start % BLOCK_SAMPLES
-        self._position = start - lead
-        self._pcm = bytearray(2 * lead)
+        self._position = -(-start // BLOCK_SAMPLES) * BLOCK_SAMPLES
+        self._skip_bytes = 2 * (self._position - start)
+        self._pcm = bytearray()
 
 
 def _pcm_of(frame: MediaFrame) -> bytes:

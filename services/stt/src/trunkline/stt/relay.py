@@ -13,6 +13,7 @@ hears while it is being called, so whoever is called may be gone when the call r
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -70,15 +71,15 @@ class _Lent:
         self.stream: SttStream | None = None
         self.capabilities = SttCapabilities()
         self.proven = False
-        self.pushed_bytes = 0
         self.billed_s = 0.0
         self.listening = False
         """Whether it has shown that it hears."""
         self.unbilled_s = 0.0
-        self.early: list[Heard] = []
+        self.early: deque[Heard] = deque(maxlen=100)
         """What was told before the stream was there."""
         self.wordless_bytes = 0
         """Voice since there were words, or since the utterance began."""
+        self.wordless_since = 0.0
 
 
 class Relay:
@@ -157,6 +158,7 @@ class Relay:
         if self._open is not None or not lent.capabilities.needs_vad_segments:
             self._push(lent, lent.stream, pcm, voiced=voiced)
         if self._open is not None and voiced and self._lent is lent:
+            lent.wordless_since = lent.wordless_since if lent.wordless_bytes else self._means.now()
             lent.wordless_bytes += len(pcm)
             self._watch_for_words(lent, self._open)
 
@@ -175,7 +177,8 @@ class Relay:
     def give_up(self, utterance: UtteranceId) -> None:
         """Nobody waits for the words of `utterance` any more."""
         if utterance in self._unknown and (lent := self._lent or self._latest) is not None:
-            self._record(lent, Transient("no words in time", "first-byte"), self._attempt, None)
+            attempt = max(1, self._course.attempts) if self._course is not None else 1
+            self._record(lent, Transient("no words in time", "first-byte"), attempt, None)
         self._forget(utterance)
         if self._lent is not None and self._lent.stream is not None:
             self._lent.stream.give_up(utterance)
@@ -225,10 +228,6 @@ class Relay:
             case TurnOver():
                 self._tell(heard)
 
-    @property
-    def _attempt(self) -> int:
-        return max(1, self._course.attempts) if self._course is not None else 1
-
     def _prove(self, lent: _Lent) -> None:
         """The provider works: whatever was wrong before is mended."""
         self._course = None
@@ -237,13 +236,13 @@ class Relay:
             self._means.health.answered(self._label(lent))
 
     def _watch_for_words(self, lent: _Lent, utterance: _Utterance) -> None:
-        choice = self._lenders[lent.lender].choice
-        wordless_ms = lent.wordless_bytes * 1_000 // BYTES_PER_S
+        # Audio that is heard again comes faster than anybody finds words in it: its time alone is no reason.
+        wordless_ms = round(1_000 * min(lent.wordless_bytes / BYTES_PER_S, self._means.now() - lent.wordless_since))
         if not lent.capabilities.interim_results or utterance.replaced_for_silence:
             return
         if not _may_be_dead(lent) and not self._has_others(lent):
             return
-        if wordless_ms >= choice.timeouts.stall_ms:
+        if wordless_ms >= self._lenders[lent.lender].choice.timeouts.stall_ms:
             utterance.replaced_for_silence = True  # two ears that hear no words are right
             self._replace(Transient(f"no words in {wordless_ms} ms of voice", "silent"))
 

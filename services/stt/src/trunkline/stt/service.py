@@ -23,6 +23,7 @@ from trunkline.stt.provider import OnHeard, SttCapabilities, SttProvider, SttStr
 from trunkline.stt.relay import Lender
 from trunkline.stt.session import CallHearing, Surroundings
 from trunkline.stt.settings import SttSettings
+from trunkline.stt.strain import Strained
 from trunkline.stt.vad import VoiceDetector
 
 log = logging.getLogger("trunkline.stt")
@@ -49,8 +50,8 @@ class SttService:
         # One more than may be held: a call claimed again is opened before the worker has counted it off.
         detector = VoiceDetector(settings.capacity + 1)
         self._cadence = Cadence(detector, chassis.clock, self._metrics)
-        self._outbox = Outbox(bus)
-        self._events = EventLog(bus, chassis.clock.wall)
+        self._outbox = Outbox(bus, chassis.clock.monotonic, self._metrics.counts)
+        self._events = EventLog(bus, chassis.clock.wall, replicas=chassis.base.nats_replicas)
         self._health = Health("stt", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
         self._shared = Surroundings(
             detector,
@@ -62,12 +63,20 @@ class SttService:
             self._events,
             self._health,
             prices.load(chassis.environ),
+            chassis.journal,
         )
+        self._strained = Strained(chassis.clock.monotonic, self._health.states)
         self._hearing: dict[str, CallHearing] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.worker = Worker(
-            bus, stage="stt", worker=new_worker_id("stt"), capacity=settings.capacity, open_call=self.open_call
+            bus,
+            stage="stt",
+            worker=new_worker_id("stt"),
+            capacity=settings.capacity,
+            open_call=self.open_call,
+            strained=self._strained,
         )
+        chassis.journal.who = self.worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("hearing", self._rows)
         chassis.stats("providers", self._health.states)
@@ -78,7 +87,8 @@ class SttService:
     async def start(self) -> None:
         """Warm up, listen, and take calls."""
         await self._warm_up()
-        for name, run in (("cadence", self._cadence.run()), ("outbox", self._outbox.run())):
+        parts = (("cadence", self._cadence.run()), ("outbox", self._outbox.run()), ("strain", self._strained.watch()))
+        for name, run in parts:
             task = asyncio.create_task(run, name=name)
             task.add_done_callback(self._on_task_over)
             self._tasks.append(task)
@@ -121,12 +131,12 @@ class SttService:
         try:
             await hearing.listen([self._lender(claim.agent.name, choice) for choice in (stt, *stt.fallbacks)])
         except Unusable as error:
-            await hearing.close("not-opened")
+            await hearing.close("not-opened", goes_on=False)
             raise Unservable(
                 f"agent {claim.agent.name}: {error}", retry=not isinstance(error, Misconfigured)
             ) from error
         except BaseException:
-            await hearing.close("not-opened")
+            await hearing.close("not-opened", goes_on=False)
             raise
         self._hearing[claim.call] = hearing
         return _Held(hearing, self._hearing)
@@ -185,11 +195,15 @@ class _Held:
         self._hearing = hearing
         self._calls = calls
 
-    async def close(self, reason: str) -> None:
+    async def close(self, reason: str, *, goes_on: bool) -> None:
         """Let the call go."""
         if self._calls.get(self._hearing.call) is self._hearing:
             del self._calls[CallId(self._hearing.call)]
-        await self._hearing.close(reason)
+        await self._hearing.close(reason, goes_on=goes_on)
+
+    async def rest(self) -> None:
+        """Return when nothing is half heard."""
+        await self._hearing.rest()
 
 
 def _ignored(stt: Stt, capabilities: SttCapabilities) -> list[str]:

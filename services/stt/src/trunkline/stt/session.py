@@ -2,6 +2,10 @@
 
 It joins the pure parts (intake, endpointing) to the detector's cadence, to a provider's stream and to the call's
 subject. It decides nothing about turns beyond the endpointing's word: who may speak is the brain's business.
+
+Another worker may take over at any time and is then given the audio since the last utterance. So that it hears, cuts
+and names what this one would have, this one begins anew there as well: at every end the detector forgets, and hears the
+silence before the end again, from where a successor would begin.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ import msgspec
 from trunkline.bus import EventLog
 from trunkline.proto import subjects
 from trunkline.proto.errors import BadFrame
-from trunkline.proto.events import ProviderFailed
+from trunkline.proto.events import ProviderFailed, StageSettled
 from trunkline.proto.ids import CallId, Seq, UtteranceId
 from trunkline.proto.messages import (
     Claim,
@@ -25,13 +29,25 @@ from trunkline.proto.messages import (
     SpeechStarted,
     SpeechStopped,
     TurnEnded,
+    Used,
 )
 from trunkline.providers.health import Health
 from trunkline.providers.prices import Prices
 from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.journal import Journal
 from trunkline.stt.cadence import Cadence
-from trunkline.stt.endpointing import BLOCK_SAMPLES, End, Endpointing, Onset, Rules, samples_of_ms
+from trunkline.stt.endpointing import (
+    BLOCK_SAMPLES,
+    LEAD_BLOCKS,
+    PRE_ROLL_MS,
+    End,
+    Endpointing,
+    Onset,
+    Rules,
+    committed_before,
+    samples_of_ms,
+)
 from trunkline.stt.intake import Block, Intake, Taken
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
@@ -45,8 +61,6 @@ log = logging.getLogger("trunkline.stt.session")
 
 _BLOCKS_PER_BILL: Final = 160
 """5 s: how often what was used is told."""
-PRE_ROLL_MS: Final = 300
-"""Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -61,6 +75,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     events: EventLog
     health: Health
     prices: Prices
+    journal: Journal
 
 
 class _Utterance:
@@ -89,13 +104,19 @@ class CallHearing:
         self._shared = shared
         self._subject = subjects.speech(claim.call)
         self._intake = Intake(claim.epoch)
-        self._endpointing = Endpointing(Rules.of(claim.agent.turns))
+        self._rules = Rules.of(claim.agent.turns)
+        self._endpointing = Endpointing(self._rules)
         keep_ms = PRE_ROLL_MS + claim.agent.turns.min_speech_ms
-        self._recent: deque[Block] = deque(maxlen=samples_of_ms(keep_ms) // BLOCK_SAMPLES + 2)
+        self._recent: deque[Block] = deque(maxlen=max(samples_of_ms(keep_ms) // BLOCK_SAMPLES, LEAD_BLOCKS) + 2)
         self._spent = 0
         self._utterances: dict[UtteranceId, _Utterance] = {}
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
         self._malformed = False
         self._closed = False
+        self._succeeded = False
+        """Whether somebody else hears the call: what is not published yet is theirs to tell."""
+        self._used: dict[tuple[str, str], Used] = {}
         self._meter = Meter("stt", claim.epoch, shared.prices, shared.health.spent)
         self._unbilled = 0
         self._stream: Relay | None = None
@@ -112,11 +133,15 @@ class CallHearing:
         await relay.start()
         self._stream = relay
 
-    async def close(self, reason: str) -> None:
-        """Stop hearing; words still awaited are not told."""
+    async def close(self, reason: str, *, goes_on: bool) -> None:
+        """Stop hearing; words still awaited are not told.
+
+        When the edge is lost and nobody goes on with the call, what was used is stored as a fact too.
+        """
         if self._closed:
             return
         self._closed = True
+        self._succeeded = goes_on
         self._shared.cadence.forget(self)
         self._shared.detector.leave(self.row)
         for utterance in self._utterances.values():
@@ -125,9 +150,16 @@ class CallHearing:
         if self._stream is not None:
             await self._stream.aclose()
         self._tell_usage()
+        if reason == "edge-lost" and not goes_on:
+            settled = StageSettled(stage="stt", epoch=self._claim.epoch, used=tuple(self._used.values()))
+            self._shared.events.emit(self.call, settled, self._claim.tenant)
         await self._shared.outbox.flush()
         await self._shared.events.flush(timeout_s=1.0)
         log.debug("call closed", extra={"call": self.call, "reason": reason})
+
+    async def rest(self) -> None:
+        """Return when no utterance is open and no words are awaited."""
+        await self._at_rest.wait()
 
     # --- audio in -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +182,9 @@ class CallHearing:
             frames["missing"] += self._intake.gaps - gaps
         if taken is Taken.BROKEN:
             self._broke_off()
+        journal = self._shared.journal
+        if journal.on and (taken is Taken.KEPT or taken is Taken.BROKEN):
+            journal.note("heard", self.call, epoch=self._claim.epoch, seq=self._intake.newest)
         if self._intake.ready:
             self._shared.cadence.attend(self)
 
@@ -193,6 +228,7 @@ class CallHearing:
     def _on_onset(self, onset: Onset, stream: Relay) -> None:
         onset_at = self._intake.captured_at(onset.start)
         self._utterances[onset.utterance] = _Utterance(onset.utterance, onset_at)
+        self._at_rest.clear()
         self._shared.metrics.counts["utterances"] += 1
         self._publish(SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at))
         # What belonged to the utterance before must not be heard twice.
@@ -204,14 +240,27 @@ class CallHearing:
         self._spent = end.stop
         utterance.stop_at = self._intake.captured_at(end.stop - 1)
         utterance.ended_at = self._shared.clock.wall()
-        utterance.committed = end.committed
         if end.forced:
             self._shared.metrics.counts["utterances_forced"] += 1
         loop = asyncio.get_running_loop()
         timeout_s = self._shared.settings.final_timeout_ms / 1_000
         utterance.deadline = loop.call_later(timeout_s, self._time_out, utterance, stream)
         self._publish(SpeechStopped(epoch=self._claim.epoch, utterance=utterance.id, endpoint_at=utterance.ended_at))
+        utterance.committed = committed_before(self._begin_anew(end))
         stream.finish()
+
+    def _begin_anew(self, end: End) -> int:
+        """Have the detector hear from now on what a successor would, as it would; return where that begins to hear."""
+        detector, row = self._shared.detector, self.row
+        detector.reset(row)
+        successor = Endpointing(self._rules)
+        for block in self._recent:
+            if block.position >= end.lead:
+                successor.hear(block.position, detector.probabilities([row], [block.pcm])[0])
+                if not successor.quiet:  # it would take the rest of this utterance for another
+                    detector.reset(row)
+                    return end.judged
+        return end.lead
 
     def on_heard(self, heard: Heard) -> None:
         """Take what the provider tells."""
@@ -265,6 +314,7 @@ class CallHearing:
                 return
             del self._utterances[first.id]
             self._tell(first, first.final_at)
+        self._at_rest.set()
 
     def _tell(self, utterance: _Utterance, final_at: float) -> None:
         metrics = self._shared.metrics
@@ -292,7 +342,16 @@ class CallHearing:
                 endpoint_at=utterance.ended_at,
                 final_at=final_at,
                 failed=final is None,
+                committed=utterance.committed,
             )
+        )
+        self._shared.journal.note(
+            "final",
+            self.call,
+            epoch=self._claim.epoch,
+            utterance=utterance.id,
+            length=len(final.text) if final is not None else 0,
+            committed=utterance.committed,
         )
         self._tell_usage()
         log.info(
@@ -313,7 +372,8 @@ class CallHearing:
     def _tell_usage(self) -> None:
         self._unbilled = 0
         for used in self._meter.used():
+            self._used[used.provider, used.model] = used
             self._shared.outbox.put(subjects.usage(self.call), used)
 
     def _publish(self, message: SpeechMessage) -> None:
-        self._shared.outbox.put(self._subject, message)
+        self._shared.outbox.put(self._subject, message, lambda: not self._succeeded)

@@ -40,6 +40,8 @@ ORDER_S: Final = 10.0
 _MAKE_S: Final = 30.0
 _QUIET_S: Final = 60.0
 _ORDERS: Final = 2
+_MOST_ORDERS: Final = 32
+"""Under way or waiting; further ones are refused."""
 _LONGEST_BYTES: Final = int(LONGEST_S * 1_000) * BYTES_PER_MS
 _RULES: Final = RetryRules(give_up_s=8.0)
 
@@ -102,6 +104,7 @@ class Clips:
         self._wanted: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
         self._orders = asyncio.Semaphore(_ORDERS)
+        self._ordered = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find(self, tts: Tts, text: str) -> bytes | None:
@@ -127,6 +130,9 @@ class Clips:
 
     async def order(self, tts: Tts, text: str) -> str:
         """Have `text` in the store within `ORDER_S`; return why it is not, or nothing."""
+        if self._ordered >= _MOST_ORDERS:
+            return "too many orders at once"
+        self._ordered += 1
         try:
             async with asyncio.timeout(ORDER_S), self._orders:
                 key = key_of(tts, text)
@@ -137,6 +143,8 @@ class Clips:
             return f"not made within {ORDER_S:g} s"
         except (BusError, Unusable, ProviderError, ValueError) as error:
             return str(error) or type(error).__name__
+        finally:
+            self._ordered -= 1
         return ""
 
     async def close(self) -> None:

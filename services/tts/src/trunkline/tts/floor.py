@@ -1,9 +1,9 @@
 """What may still be said in a call, and what comes next. Pure: no loop, no clock, no log.
 
 Two integers decide. The *generation* floor rises with every interrupt; sentences below it are void, the one being
-spoken included. The *epoch* is that of the brain that gives the orders: the highest one seen is in command, and
-sentences of a deposed brain that still wait are void too. The sentence being spoken when a new brain takes over is let
-finish, since the caller is hearing it and nobody has interrupted it.
+spoken included. The *epoch* is that of the brain that gives the orders: the highest one heard of is in command, and
+what older ones still send is refused. Their sentences stay in line, since whoever takes over knows of them and goes on
+from there; those that were still being written end with what has come, since nobody writes them any more.
 
 The floor is raised by interrupts alone. A sentence of a new generation does not silence those of the turn before: no
 interrupt means that they are still to be heard, in order.
@@ -26,6 +26,8 @@ from trunkline.proto.messages import Interrupt, Say
 from trunkline.tts.sentence import Key, Sentence, key_of
 
 CAPACITY: Final = 64
+MOST_GIVEN_UP: Final = 1_024
+"""Sentences given up and not yet over that are remembered; beyond, the oldest is forgotten."""
 
 
 class Verdict(StrEnum):
@@ -36,6 +38,7 @@ class Verdict(StrEnum):
     STALE_GENERATION = "stale-generation"
     FULL = "full"
     GIVEN_UP = "given-up"
+    OTHER_VOICE = "other-voice"
 
 
 class Cut(NamedTuple):
@@ -53,13 +56,11 @@ class Floor:
         self.generation = generation
         self.epoch = Epoch(0)
         self.speaking: Sentence | None = None
-        self.deposed = 0
-        """Sentences dropped because another brain took over."""
         self._capacity = capacity
         self._waiting: deque[Sentence] = deque()
         self._open: dict[Key, Sentence] = {}
         """Those that wait or are spoken, and are not complete."""
-        self._given_up: set[Key] = set()
+        self._given_up: dict[Key, None] = {}
         """Sentences that are not to be spoken, and whose last piece has not come."""
 
     @property
@@ -71,7 +72,7 @@ class Floor:
         """Put `say` last in line, or add it to the sentence it is a piece of, unless it is void or the line is full."""
         if say.epoch < self.epoch:
             return Verdict.STALE_EPOCH
-        self._follow(say.epoch)
+        self.follow(say.epoch)
         if say.generation < self.generation:
             return Verdict.STALE_GENERATION
         key = key_of(say)
@@ -86,11 +87,11 @@ class Floor:
             return Verdict.TAKEN
         if key in self._given_up:
             if not say.goes_on:
-                self._given_up.discard(key)
+                del self._given_up[key]
             return Verdict.GIVEN_UP
         if len(self._waiting) >= self._capacity:
             if say.goes_on:
-                self._given_up.add(key)
+                self._remember(key)
             return Verdict.FULL
         sentence = Sentence(say)
         self._waiting.append(sentence)
@@ -102,14 +103,24 @@ class Floor:
         """Raise the floor to the generation of `order`."""
         if order.epoch < self.epoch:
             return Cut(Verdict.STALE_EPOCH)
-        self._follow(order.epoch)
+        self.follow(order.epoch)
         if order.generation < self.generation:
             return Cut(Verdict.STALE_GENERATION)
         self.generation = order.generation
         dropped = self._keep(self.stands)
-        self._given_up = {key for key in self._given_up if key[1] >= self.generation}
+        self._given_up = {key: None for key in self._given_up if key[1] >= self.generation}
         stop = self.speaking is not None and not self.stands(self.speaking)
         return Cut(Verdict.TAKEN, stop, dropped)
+
+    def follow(self, epoch: Epoch) -> None:
+        """Take orders from the brain of `epoch` from now on, and no more of those before it."""
+        if epoch <= self.epoch:
+            return
+        self.epoch = epoch
+        for sentence in self._open.values():
+            sentence.end()
+        self._open.clear()
+        self._given_up.clear()
 
     def next(self) -> Sentence | None:
         """Take the next sentence to be spoken, or None; the one before is over, whatever of it may still come."""
@@ -136,14 +147,9 @@ class Floor:
 
     def _give_up(self, sentence: Sentence) -> None:
         if self._open.pop(sentence.key, None) is not None and sentence.generation >= self.generation:
-            self._given_up.add(sentence.key)
+            self._remember(sentence.key)
 
-    def _follow(self, epoch: Epoch) -> None:
-        if epoch <= self.epoch:
-            return
-        self.epoch = epoch
-        self.deposed += self._keep(lambda sentence: sentence.epoch >= epoch)
-        if self.speaking is not None:
-            self._give_up(self.speaking)
-            self.speaking.end()  # whoever wrote it is not listened to any more
-        self._given_up = {key for key in self._given_up if key[0] >= epoch}
+    def _remember(self, key: Key) -> None:
+        self._given_up[key] = None
+        if len(self._given_up) > MOST_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]

@@ -35,6 +35,8 @@ log = logging.getLogger("trunkline.tts.saying")
 
 _RESUMPTIONS: Final = 4
 """After so many providers have broken off in one sentence its rest is given up."""
+_MOST_EARLY: Final = 1_000
+"""Timings before the first sound that are kept; a sentence has no more characters."""
 
 
 class Memory:
@@ -231,7 +233,8 @@ class Saying:
                         stretch.sound_bytes += len(thing)
                         yield thing
                     case Points() if stretch.candidate is None:
-                        stretch.early.append(thing)
+                        if len(stretch.early) < _MOST_EARLY:
+                            stretch.early.append(thing)
                     case Points():
                         await self._time(stretch, thing)
 

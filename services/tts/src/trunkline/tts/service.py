@@ -1,5 +1,6 @@
 """The process between its start and its stop: a `Worker` of stage ``tts`` whose calls are `CallSpeech`es."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -21,6 +22,7 @@ from trunkline.tts.metrics import TtsMetrics
 from trunkline.tts.provider import TtsCapabilities, TtsProvider, providers
 from trunkline.tts.session import CallSpeech, Surroundings
 from trunkline.tts.settings import TtsSettings
+from trunkline.tts.strain import Strained
 from trunkline.tts.voices import Opened
 
 log = logging.getLogger("trunkline.tts")
@@ -43,14 +45,26 @@ class TtsService:
             lambda provider, _, tts: provider.check(tts),
         )
         self._metrics = TtsMetrics(chassis.registry)
-        self._events = EventLog(bus, chassis.clock.wall)
+        replicas = chassis.base.nats_replicas
+        self._events = EventLog(bus, chassis.clock.wall, replicas=replicas)
         health = Health("tts", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
         table = prices.load(chassis.environ)
         maker = ClipMaker(self._open_voice, health, table, chassis.clock.monotonic)
-        self._clips = Clips(ClipStore(bus), maker, self._metrics, settings.clips_after_ms / 1_000)
+        self._clips = Clips(ClipStore(bus, replicas=replicas), maker, self._metrics, settings.clips_after_ms / 1_000)
         self._shared = Surroundings(
-            bus, chassis.clock, self._metrics, settings, self._events, health, settings.retry_rules, table, self._clips
+            bus,
+            chassis.clock,
+            self._metrics,
+            settings,
+            self._events,
+            health,
+            settings.retry_rules,
+            table,
+            self._clips,
+            chassis.journal,
         )
+        self._strained = Strained(chassis.clock.monotonic, health.states)
+        self._watch: asyncio.Task[None] | None = None
         self._orders: Subscription | None = None
         self.worker = Worker(
             bus,
@@ -58,7 +72,9 @@ class TtsService:
             worker=new_worker_id("tts"),
             capacity=settings.capacity,
             open_call=self.open_call,
+            strained=self._strained,
         )
+        chassis.journal.who = self.worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("speech", self._rows)
         chassis.stats("providers", health.states)
@@ -74,6 +90,7 @@ class TtsService:
             SettingsError: an agent needs a provider or a key that is not there; names both.
         """
         await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
+        self._watch = asyncio.create_task(self._strained.watch(), name="strain")
         await self.bus.subscribe(subjects.RINGING, self._on_ringing)
         self._orders = await self.bus.serve(subjects.MAKE_CLIP, self._on_make_clip, queue="tts")
         await self.worker.start()
@@ -87,6 +104,8 @@ class TtsService:
         """Let every call go and leave the bus."""
         await self._take_no_orders()
         await self.worker.stop()
+        if self._watch is not None:
+            self._watch.cancel()
         await self._clips.close()
         await self._roster.aclose()
         await self._events.close()
@@ -102,11 +121,11 @@ class TtsService:
         try:
             await speech.start()
         except Unusable as error:
-            await speech.close("not-opened")
+            await speech.close("not-opened", goes_on=False)
             retry = not isinstance(error, Misconfigured)
             raise Unservable(f"agent {claim.agent.name}: {error}", retry=retry) from error
         except BaseException:
-            await speech.close("not-opened")
+            await speech.close("not-opened", goes_on=False)
             raise
         return speech
 

@@ -1,9 +1,9 @@
 """One call's speech: the shell around `Floor`.
 
-It listens to ``call.<id>.speak`` and ``call.<id>.interrupt``, has one sentence at a time spoken (`Saying`), publishes
-it as `AudioChunk`s to the edge. Every sentence that is not interrupted ends with a chunk flagged LAST, even when it was
-empty or failed, so that nobody waits for it forever; a sentence that is cut gets none, because its generation is void
-wherever it would arrive.
+It listens to ``call.<id>.speak``, ``call.<id>.interrupt`` and ``call.<id>.assigned``, has one sentence at a time spoken
+(`Saying`), publishes it as `AudioChunk`s to the edge. Every sentence that is not interrupted ends with a chunk flagged
+LAST, even when it was empty or failed, so that nobody waits for it forever; a sentence that is cut gets none, because
+its generation is void wherever it would arrive.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 from trunkline.bus import Bus, BusError, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
-from trunkline.proto.events import ProviderFailed
+from trunkline.proto.events import ProviderFailed, StageSettled
 from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio
 from trunkline.proto.ids import Seq
 from trunkline.proto.messages import Claim, SpeakingFailed, SpokenMessage, Used
@@ -25,6 +25,7 @@ from trunkline.providers.health import Health
 from trunkline.providers.prices import Prices
 from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.journal import Journal
 from trunkline.tts.chunks import BYTES_PER_MS, RATE_HZ
 from trunkline.tts.clips import Clips
 from trunkline.tts.feed import Bell
@@ -41,6 +42,7 @@ log = logging.getLogger("trunkline.tts.session")
 _USAGE_S: Final = 1.0
 _FLUSH_S: Final = 1.0
 _STOP_S: Final = 0.25
+_CLOSE_S: Final = 1.0
 
 
 class Surroundings(NamedTuple):
@@ -55,6 +57,7 @@ class Surroundings(NamedTuple):
     rules: RetryRules
     prices: Prices
     clips: Clips
+    journal: Journal
 
 
 class CallSpeech:
@@ -83,10 +86,12 @@ class CallSpeech:
             tell=self._tell,
             failed=self._record,
         )
+        self._used: dict[tuple[str, str], Used] = {}
         self._audio_subject = subjects.audio(claim.edge, claim.call)
         self._seq = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._closed = False
         self._subscriptions: list[Subscription] = []
         self._saying: Saying | None = None
         self._sentence: asyncio.Task[None] | None = None
@@ -109,6 +114,7 @@ class CallSpeech:
         """
         await open_first(self._voices)
         for subject, on_message in (
+            (subjects.assigned(self._call), self._on_assigned),
             (subjects.interrupt(self._call), self._on_interrupt),
             (subjects.speak(self._call), self._on_say),
         ):
@@ -117,19 +123,32 @@ class CallSpeech:
         agent = self._claim.agent
         self._shared.clips.want(agent.tts, agent.clips, self._quiet)
 
-    async def close(self, reason: str) -> None:
-        """Stop in mid-word, tell what was used, and forget the call."""
+    async def close(self, reason: str, *, goes_on: bool) -> None:
+        """Stop in mid-word, tell what was used, and forget the call.
+
+        When the edge is lost and nobody goes on with the call, what was used is stored as a fact too.
+        """
+        self._closed = True  # nothing more is published, however long the rest takes
         log.debug("speech closed", extra={"call": self._call, "reason": reason, "chunks": self._seq})
-        for subscription in self._subscriptions:
-            await subscription.unsubscribe()
-        tasks = [task for task in (self._speaker, self._usage) if task is not None]
+        tasks = [task for task in (self._speaker, self._sentence, self._usage) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+        if tasks and (await asyncio.wait(tasks, timeout=_CLOSE_S))[1]:
+            log.error("provider does not stop; going on without it", extra={"call": self._call})
+            self._shared.metrics.dropped("did-not-stop")
         self._quiet.set()
         await asyncio.gather(*(voice.aclose() for voice in self._voices))
-        await self._tell_usage(self._meter.used())
+        await self._tell_usage()
+        if reason == "edge-lost" and not goes_on:
+            settled = StageSettled(stage="tts", epoch=self._claim.epoch, used=tuple(self._used.values()))
+            self._shared.events.emit(self._call, settled, self._claim.tenant)
         await self._shared.events.flush(_FLUSH_S)
+
+    async def rest(self) -> None:
+        """Return when nothing is being said and nothing waits."""
+        await self._quiet.wait()
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -139,12 +158,22 @@ class CallSpeech:
         except BadMessage as error:
             self._refuse("malformed", str(error))
             return
-        deposed = self._floor.deposed
-        verdict = self._floor.take(say)
-        self._shared.metrics.dropped("deposed-brain", self._floor.deposed - deposed)
-        if verdict is not Verdict.TAKEN:
+        verdict = self._floor.take(say) if say.voice in (0, self._claim.epoch) else Verdict.OTHER_VOICE
+        if verdict is Verdict.TAKEN:
+            self._quiet.clear()
+        else:
             self._refuse(verdict.value, f"utterance {say.utterance} of generation {say.generation}")
         self._means.bell.ring()
+
+    async def _on_assigned(self, _subject: str, data: bytes) -> None:
+        try:
+            assigned = codec.decode(codec.ASSIGNED, data)
+        except BadMessage as error:
+            self._refuse("malformed", str(error))
+            return
+        if assigned.stage == "brain":
+            self._floor.follow(assigned.epoch)
+            self._means.bell.ring()
 
     async def _on_interrupt(self, _subject: str, data: bytes) -> None:
         try:
@@ -245,7 +274,7 @@ class CallSpeech:
 
     async def _publish(self, sentence: Sentence, payload: bytes, flags: Flag) -> None:
         # A provider that is slow to stop cannot make void speech heard.
-        if not self._floor.stands(sentence):
+        if self._closed or not self._floor.stands(sentence):
             return
         chunk = AudioChunk(
             codec=Codec.PCM16,
@@ -261,11 +290,13 @@ class CallSpeech:
         self._seq += 1
         if await self._shared.bus.media.publish_frame(self._audio_subject, pack_audio(chunk)):
             self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
+            if self._shared.journal.on:
+                self._note(chunk)
         else:
             self._shared.metrics.dropped("bus-unavailable")
 
     async def _tell(self, message: SpokenMessage) -> None:
-        if message.generation >= self._floor.generation:
+        if message.generation >= self._floor.generation and not self._closed:
             await self._send(subjects.spoken(self._call), message)
 
     async def _send(self, subject: str, message: msgspec.Struct) -> None:
@@ -291,10 +322,27 @@ class CallSpeech:
             self._usage = asyncio.create_task(self._tell_usage_later(), name=f"usage {self._call}")
 
     async def _tell_usage_later(self) -> None:
-        while changed := self._meter.used():
-            await self._tell_usage(changed)
+        while True:
+            if not await self._tell_usage():
+                return
             await asyncio.sleep(_USAGE_S)
 
-    async def _tell_usage(self, changed: list[Used]) -> None:
+    async def _tell_usage(self) -> bool:
+        """Tell what has changed; return whether anything had."""
+        changed = self._meter.used()
+        for used in changed:  # remembered first: this may be cancelled, and must be told all the same in the end
+            self._used[used.provider, used.model] = used
         for used in changed:
             await self._send(subjects.usage(self._call), used)
+        return bool(changed)
+
+    def _note(self, chunk: AudioChunk) -> None:
+        self._shared.journal.note(
+            "spoke",
+            self._call,
+            epoch=chunk.epoch,
+            generation=chunk.generation,
+            utterance=chunk.utterance,
+            seq=chunk.seq,
+            ms=len(chunk.payload) / BYTES_PER_MS,
+        )

@@ -132,6 +132,9 @@ async def place_call(
         verdicts=tuple(judge(scenario.expect, evidence)),
         log=tuple(seen),
         latest_ms=recording.latest_ms,
+        streams=recording.streams,
+        gaps=recording.gaps,
+        said=recording.said,
         left=recording.left,
         right=recording.right,
     )

@@ -14,7 +14,7 @@ Who = Literal["caller", "agent", "line", "bus"]
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Something that happened, `at_s` seconds of audio after the start of the stream. Kinds: see the README."""
+    """Something that happened, `at_s` seconds of audio after the start of the call. Kinds: see the README."""
 
     at_s: float
     who: Who
@@ -60,6 +60,12 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     log: tuple[Seen, ...]
     latest_ms: float
     """By how much the latest frame left this machine too late."""
+    streams: int = 1
+    """How many media streams the call had, one after the other."""
+    gaps: tuple[tuple[float, float], ...] = ()
+    """From when to when it had none, in seconds; the last may go on to its end."""
+    said: tuple[str, ...] = ()
+    """What the carrier's own voice was told to say, beside the agent's."""
     left: NDArray[np.int16]
     """What the caller said, 8 kHz."""
     right: NDArray[np.int16]

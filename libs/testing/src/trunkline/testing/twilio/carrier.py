@@ -1,47 +1,52 @@
-"""The asyncio shell: asks the webhook, opens the WebSocket and runs a `Line` in real time.
+"""A call from its first ring to its end: follows the application's TwiML and lets the caller live through it.
 
 One frame leaves every 20 ms of an absolute schedule, so that a late one is followed by an early one and the call never
-drifts. Whoever holds the telephone is a `Party`.
+drifts. Whoever holds the telephone is a `Party`, who lives on when a media stream has ended and Twilio asks what next:
+hears silence then, and speaks to nobody.
+
+What Twilio does when `<Connect>` ends: https://www.twilio.com/docs/voice/twiml/connect. What it does when it gets no
+TwiML in the middle of a call: it ends the call, https://www.twilio.com/docs/api/errors/11200.
 """
 
 import asyncio
-import contextlib
-import functools
 import random
 import secrets
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from twilio.request_validator import RequestValidator
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.testing.errors import CallFailed
-from trunkline.testing.twilio.line import SLOW_READER, Line, LineEvent, StreamIds, Warned
-from trunkline.testing.twilio.twiml import StreamVerb, parse_twiml
-from trunkline.testing.twilio.wire import FRAME_MS
+from trunkline.testing.twilio.dial import Dial
+from trunkline.testing.twilio.line import Line, LineEvent, StreamIds, Warned
+from trunkline.testing.twilio.stream import ABNORMAL, NO_HANDSHAKE, NO_SOCKET, MediaStream, open_socket
+from trunkline.testing.twilio.twiml import (
+    ConnectVerb,
+    HangupVerb,
+    OtherVerb,
+    PauseVerb,
+    RedirectVerb,
+    SayVerb,
+    StreamVerb,
+    Verb,
+)
+from trunkline.testing.twilio.webhook import Document, Unanswered, ask
+from trunkline.testing.twilio.wire import FRAME_MS, RATE_HZ, SILENCE
 
 _FRAME_S: Final = FRAME_MS / 1_000
-_WEBHOOK_S: Final = 15.0
-_OPEN_S: Final = 10.0
-_CLOSE_S: Final = 2.0
-_OUTBOX_MESSAGES: Final = 250
-_FLUSH_S: Final = 1.0
+_CHARACTERS_PER_S: Final = 14.0
+_UNKNOWN_VERB: Final = "12200"
 
 
 class Heard(NamedTuple):
     """What reached the caller's ear in the 20 ms that end now."""
 
     at_s: float
-    """Seconds since the start of the stream at which they began."""
+    """When they began, in seconds of the recording: one clock for the whole call, however many streams it has."""
     audio: bytes
     """160 bytes of μ-law, silence included."""
     playing: bool
@@ -63,152 +68,109 @@ class Party(Protocol):
         """Live through 20 ms; called 50 times a second on the event loop."""
 
 
-class Dial(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to be placed to a Twilio application."""
-
-    voice_url: str
-    """The voice webhook, query string included."""
-    call_sid: str
-    token: str | None = None
-    """Auth token; with it, webhook and WebSocket carry `X-Twilio-Signature`."""
-    caller: str = "+15550100"
-    called: str = "+15550199"
-    account_sid: str = "AC" + 32 * "0"
-
-
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """A call that is over."""
 
     ids: StreamIds
+    """Those of the last stream; no `stream_sid` if there was none."""
     started_at: float
-    """Wall clock at sample 0."""
+    """Wall clock at sample 0: the opening of the first stream, or the first word of a call that begins without one."""
     left: NDArray[np.int16]
-    """What the caller said, 8 kHz."""
+    """What the caller said, 8 kHz, also while nobody was there to hear it."""
     right: NDArray[np.int16]
-    """What the caller heard, as long as `left` and aligned with it."""
+    """What the caller heard, as long as `left` and aligned with it. Words of `<Say>` are silence here."""
+    streams: int
+    """How many media streams there were, one after the other."""
+    gaps: tuple[tuple[float, float], ...]
+    """From when to when there was no stream, in seconds of the recording, to a frame; the last may go on to its end."""
+    said: tuple[str, ...]
+    """What Twilio's own voice was told to say, as far as it got to it."""
     ended_by: Literal["caller", "application"]
     close_code: int
+    """Of the last stream's socket; 0 if there was none."""
     close_reason: str
     warnings: tuple[Warned, ...]
     latest_ms: float
     """By how much the latest frame missed its time: above a few ms this machine, not the far side, was slow."""
 
 
-def new_call_sid() -> str:
-    """Return a fresh call SID: `CA` and 32 hexadecimal digits."""
-    return "CA" + secrets.token_hex(16)
-
-
 async def place(dial: Dial, party: Party, observe: Callable[[LineEvent], None] | None = None) -> Recording:
     """Place the call, let `party` live through it, and return when it is over.
 
+    A call that Twilio would have answered is a call, however short: `<Say>` and `<Hangup>` alone make one. What goes
+    wrong after that ends it and stands among its warnings.
+
     Raises:
-        CallFailed: webhook, TwiML or WebSocket did not let the call begin.
+        CallFailed: the call did not begin. The voice webhook did not answer, or nothing that could be followed, or its
+            WebSocket did not open and its TwiML has no more to say.
     """
-    verb = await _ask_webhook(dial)
-    ids = StreamIds(dial.account_sid, dial.call_sid, "MZ" + secrets.token_hex(16))
-    # Recorded sessions begin between 52 and 155 ms; whoever expects 0 is to find out here.
-    first_ms = random.randint(40, 160)  # noqa: S311 - no secret
-    line = Line(ids, verb.parameters, first_timestamp_ms=first_ms, observe=observe)
-    if verb.query_dropped:
-        line.warn("31920", "the query string of <Stream url> is not passed on")
-    headers = {"X-Twilio-Signature": _signature(dial.token, verb.url, {})} if dial.token else {}
-    try:
-        socket = await connect(
-            verb.url,
-            additional_headers=headers,
-            user_agent_header="Twilio.TmeWs/1.0",
-            compression=None,
-            ping_interval=None,
-            open_timeout=_OPEN_S,
-            close_timeout=_CLOSE_S,
-            proxy=None if _is_local(verb.url) else True,
-        )
-    except (OSError, InvalidHandshake, TimeoutError) as error:
-        status = error.response.status_code if isinstance(error, InvalidStatus) else None
-        raise CallFailed(f"the WebSocket {verb.url} of the TwiML did not open: {_told(error)}", status) from error
-    return await _Shell(socket, line, party).run(observe)
+    voice_hook = RedirectVerb(dial.voice_url, "POST")
+    document = await ask(dial, voice_hook, "ringing", "voice webhook")
+    if all(isinstance(verb, OtherVerb) for verb in document.verbs):
+        verbs = ", ".join(f"<{verb.tag}>" for verb in document.verbs if isinstance(verb, OtherVerb)) or "nothing"
+        raise CallFailed(f"the voice webhook answered {verbs} and no <Connect><Stream>", document.status)
+    return await _Call(dial, party, observe).run(document)
 
 
-async def _ask_webhook(dial: Dial) -> StreamVerb:
-    form = {
-        "AccountSid": dial.account_sid,
-        "ApiVersion": "2010-04-01",
-        "CallSid": dial.call_sid,
-        "CallStatus": "ringing",
-        "Called": dial.called,
-        "Caller": dial.caller,
-        "Direction": "inbound",
-        "From": dial.caller,
-        "To": dial.called,
-    }
-    headers = {"User-Agent": "TwilioProxy/1.1"}
-    if dial.token:
-        headers["X-Twilio-Signature"] = _signature(dial.token, dial.voice_url, form)
-    try:
-        proxied = not _is_local(dial.voice_url)
-        async with httpx.AsyncClient(timeout=_WEBHOOK_S, trust_env=proxied, verify=_tls()) as client:
-            answer = await client.post(dial.voice_url, data=form, headers=headers)
-    except httpx.HTTPError as error:
-        raise CallFailed(f"no answer from the voice webhook {dial.voice_url}: {_told(error)}") from error
-    except httpx.InvalidURL as error:
-        raise CallFailed(f"{dial.voice_url!r} is no URL: {error}") from error
-    if not answer.is_success:
-        said = " ".join(answer.text.split())[:200]
-        status = answer.status_code
-        raise CallFailed(f"the voice webhook {dial.voice_url} answered {status} {answer.reason_phrase}: {said}", status)
-    twiml = parse_twiml(answer.text, dial.voice_url)
-    if twiml.stream is None:
-        verbs = ", ".join(f"<{verb}>" for verb in twiml.verbs) or "nothing"
-        raise CallFailed(f"the voice webhook answered {verbs} and no <Connect><Stream>", answer.status_code)
-    return twiml.stream
+class _Call:
+    """Two things at once: the TwiML is followed, and the caller lives."""
 
-
-class _Shell:
-    """Moves messages between one socket and one line, on time."""
-
-    def __init__(self, socket: ClientConnection, line: Line, party: Party) -> None:
-        self._socket = socket
-        self._line = line
+    def __init__(self, dial: Dial, party: Party, observe: Callable[[LineEvent], None] | None) -> None:
+        self._dial = dial
         self._party = party
-        self._outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX_MESSAGES)
+        self._observe = observe
+        self._begun = asyncio.Event()
+        self._started_at = 0.0
+        self._stream: MediaStream | None = None
+        self._speaking = False
+        self._left = bytearray()
+        self._right = bytearray()
         self._latest_s = 0.0
+        self._ids = StreamIds(dial.account_sid, dial.call_sid, "")
+        self._streams = 0
+        self._closed = (0, "")
+        self._gaps: list[tuple[float, float]] = []
+        self._gap_from_s: float | None = None
+        self._said: list[str] = []
+        self._warnings: list[Warned] = []
 
-    async def run(self, observe: Callable[[LineEvent], None] | None) -> Recording:
-        line = self._line
-        reader = asyncio.create_task(self._read(), name="twilio-reader")
-        writer = asyncio.create_task(self._write(), name="twilio-writer")
+    @property
+    def _at_s(self) -> float:
+        return len(self._left) / RATE_HZ
+
+    async def run(self, document: Document) -> Recording:
+        program = asyncio.create_task(self._follow(document), name="twilio-twiml")
+        begun = asyncio.create_task(self._begun.wait(), name="twilio-begun")
         try:
-            self._send(line.open())
-            started_at = time.time()
-            hung_up = await self._live(reader)
-            if hung_up:
-                self._send([line.stop()])
-                await self._flush()
-            await self._socket.close()
-            await reader
+            await asyncio.wait({program, begun}, return_when=asyncio.FIRST_COMPLETED)
+            hung_up = await self._live(program)
+            if not hung_up:
+                program.result()
         finally:
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
-            await self._socket.close()
-        code, reason = self._socket.close_code or 1006, self._socket.close_reason or ""
-        if observe is not None:
-            observe(LineEvent(line.at_s, "closed", f"{code} {reason}".strip()))
+            for task in (program, begun):
+                task.cancel()
+            await asyncio.gather(program, begun, return_exceptions=True)
+            if self._stream is not None:
+                await self._stream.close()
+        if self._gap_from_s != self._at_s:
+            self._end_gap()
         return Recording(
-            ids=line.ids,
-            started_at=started_at,
-            left=np.frombuffer(mulaw_to_pcm16(bytes(line.left)), np.int16),
-            right=np.frombuffer(mulaw_to_pcm16(bytes(line.right)), np.int16),
+            ids=self._ids,
+            started_at=self._started_at,
+            left=np.frombuffer(mulaw_to_pcm16(bytes(self._left)), np.int16),
+            right=np.frombuffer(mulaw_to_pcm16(bytes(self._right)), np.int16),
+            streams=self._streams,
+            gaps=tuple(self._gaps),
+            said=tuple(self._said),
             ended_by="caller" if hung_up else "application",
-            close_code=code,
-            close_reason=reason,
-            warnings=tuple(line.warnings),
+            close_code=self._closed[0],
+            close_reason=self._closed[1],
+            warnings=tuple(self._warnings),
             latest_ms=1_000 * self._latest_s,
         )
 
-    async def _live(self, reader: "asyncio.Task[None]") -> bool:
-        """Run the stream until one side ends it; return whether the caller did."""
+    async def _live(self, program: "asyncio.Task[None]") -> bool:
+        """Let the caller live until one side ends the call; return whether the caller did."""
         clock = asyncio.get_running_loop().time
         start = clock()
         frame = 0
@@ -217,56 +179,132 @@ class _Shell:
             due = start + frame * _FRAME_S
             # Sleeping even when late: the reader must have its turn.
             await asyncio.sleep(max(0.0, due - clock()))
-            if reader.done():
+            if program.done():
                 return False
             self._latest_s = max(self._latest_s, clock() - due)
-            uttered = self._party.tick(Heard(self._line.at_s, self._line.hearing, self._line.playing))
-            self._send(self._line.advance(uttered.audio))
-            self._send([self._line.press(digit) for digit in uttered.digits])
-            if uttered.hang_up:
+            if self._tick():
+                await self._hang_up(program)
                 return True
 
-    def _send(self, messages: list[str]) -> None:
-        for message in messages:
-            try:
-                self._outbox.put_nowait(message)
-            except asyncio.QueueFull:
-                late_s = _OUTBOX_MESSAGES * _FRAME_S
-                self._line.warn(SLOW_READER, f"the application has not read for {late_s:g} s; a message is lost")
+    def _tick(self) -> bool:
+        """Let 20 ms pass; return whether the caller hangs up at their end."""
+        stream = self._stream
+        if stream is None:
+            heard = Heard(self._at_s, SILENCE, self._speaking)
+        else:
+            heard = Heard(self._at_s, stream.line.hearing, stream.line.playing)
+        uttered = self._party.tick(heard)
+        if stream is not None:
+            stream.send(stream.line.advance(uttered.audio))
+            stream.send([stream.line.press(digit) for digit in uttered.digits])
+        self._left.extend(uttered.audio)
+        self._right.extend(heard.audio)
+        return uttered.hang_up
 
-    async def _flush(self) -> None:
+    async def _hang_up(self, program: "asyncio.Task[None]") -> None:
+        program.cancel()
+        await asyncio.gather(program, return_exceptions=True)
+        if self._stream is not None:
+            await self._stream.stop()
+            await self._let_go(self._stream)
+
+    async def _follow(self, document: Document) -> None:
+        """Run through `document` and those that follow it; return when there is nothing left to do."""
+        verbs = list(document.verbs)
+        while verbs:
+            verb = verbs.pop(0)
+            match verb:
+                case ConnectVerb(stream=stream, action=action):
+                    await self._connect(stream, ends_the_call=action is None and not verbs)
+                    if action is not None:
+                        verbs = await self._ask(action)
+                case RedirectVerb():
+                    self._begin()
+                    verbs = await self._ask(verb)
+                case SayVerb(text=text):
+                    self._begin()
+                    await self._say(text)
+                case PauseVerb(length_s=length_s):
+                    self._begin()
+                    await asyncio.sleep(length_s)
+                case HangupVerb():
+                    self._begin()
+                    return
+                case OtherVerb(tag=tag):
+                    self._warn(_UNKNOWN_VERB, f"<{tag}> is passed over: this emulator does not know it")
+
+    async def _connect(self, verb: StreamVerb, *, ends_the_call: bool) -> None:
+        """Run one media stream from its opening to its end."""
         try:
-            await asyncio.wait_for(self._outbox.join(), _FLUSH_S)
-        except TimeoutError:
-            self._line.warn(SLOW_READER, "the application did not read the end of the call")
+            socket = await open_socket(verb.url, self._dial.token)
+        except CallFailed as error:
+            if ends_the_call and not self._begun.is_set():
+                raise
+            self._begin()
+            self._warn(NO_SOCKET if error.status is None else NO_HANDSHAKE, str(error))
+            return
+        self._ids = self._ids._replace(stream_sid="MZ" + secrets.token_hex(16))
+        # Recorded sessions begin between 52 and 155 ms; whoever expects 0 is to find out here.
+        first_ms = random.randint(40, 160)  # noqa: S311 - no secret
+        line = Line(self._ids, verb.parameters, first_timestamp_ms=first_ms, start_s=self._at_s, observe=self._observe)
+        if verb.query_dropped:
+            line.warn(NO_HANDSHAKE, "the query string of <Stream url> is not passed on")
+        stream = self._stream = MediaStream(socket, line)
+        self._streams += 1
+        self._end_gap()
+        stream.send(line.open())
+        self._begin()
+        await stream.ended()
+        if stream.close_code == ABNORMAL:
+            await asyncio.sleep(self._dial.delays.notice_s)
+        await self._let_go(stream)
 
-    async def _read(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            async for message in self._socket:
-                self._send(self._line.receive(message))
+    async def _let_go(self, stream: MediaStream) -> None:
+        """Note how a stream ended. What it held for the caller's ear is gone."""
+        self._stream = None
+        self._gap_from_s = self._at_s
+        self._closed = (stream.close_code, stream.close_reason)
+        self._warnings += stream.line.warnings
+        self._note("closed", f"{stream.close_code} {stream.close_reason}".strip())
+        await stream.close()
 
-    async def _write(self) -> None:
-        while True:
-            message = await self._outbox.get()
-            # Once the socket is closed there is nobody to tell, and `_flush` must not wait for it.
-            with contextlib.suppress(ConnectionClosed):
-                await self._socket.send(message)
-            self._outbox.task_done()
+    async def _ask(self, webhook: RedirectVerb) -> list[Verb]:
+        """Return the verbs of the next document; none if there is no such thing, which ends the call."""
+        await asyncio.sleep(random.uniform(*self._dial.delays.ask_s))  # noqa: S311 - no secret
+        self._note("asked", webhook.url)
+        try:
+            document = await ask(self._dial, webhook, "in-progress", "webhook")
+        except Unanswered as error:
+            self._warn(error.code, str(error))
+            return []
+        return list(document.verbs)
 
+    async def _say(self, text: str) -> None:
+        self._said.append(text)
+        self._note("said", text)
+        self._speaking = True
+        try:
+            await asyncio.sleep(len(text) / _CHARACTERS_PER_S)
+        finally:
+            self._speaking = False
 
-def _signature(token: str, url: str, form: dict[str, str]) -> str:
-    return str(RequestValidator(token).compute_signature(url, form))
+    def _begin(self) -> None:
+        """Let the caller's time begin, if it has not."""
+        if not self._begun.is_set():
+            self._started_at = time.time()
+            self._begun.set()
+            if self._stream is None:
+                self._gap_from_s = 0.0
 
+    def _end_gap(self) -> None:
+        if self._gap_from_s is not None:
+            self._gaps.append((self._gap_from_s, self._at_s))
+            self._gap_from_s = None
 
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Return one context for all calls: making one takes tens of milliseconds, in which no frame would leave."""
-    return httpx.create_ssl_context()
+    def _warn(self, code: str, text: str) -> None:
+        self._warnings.append(Warned(self._at_s, code, text))
+        self._note("warning", f"{code} {text}")
 
-
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    def _note(self, what: str, text: str) -> None:
+        if self._observe is not None:
+            self._observe(LineEvent(self._at_s, what, text))

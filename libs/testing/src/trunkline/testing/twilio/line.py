@@ -44,7 +44,7 @@ class StreamIds(NamedTuple):
 
 
 class LineEvent(NamedTuple):
-    """Something that happened on the line, `at_s` seconds of audio after its start."""
+    """Something that happened on the line, `at_s` seconds of audio after the start of the call."""
 
     at_s: float
     what: str
@@ -66,6 +66,7 @@ class Line:
         ids: names of account, call and stream.
         parameters: the `<Parameter>`s of the TwiML.
         first_timestamp_ms: timestamp of the first media message.
+        start_s: where in the call the stream begins; events and warnings count from the start of the call.
         observe: told everything but media, as it happens.
     """
 
@@ -75,6 +76,7 @@ class Line:
         parameters: Mapping[str, str] | None = None,
         *,
         first_timestamp_ms: int = 52,
+        start_s: float = 0.0,
         observe: Callable[[LineEvent], None] | None = None,
     ) -> None:
         self.ids: Final = ids
@@ -85,6 +87,7 @@ class Line:
         """What the caller heard, μ-law; always as long as `left`."""
         self._parameters = dict(parameters or {})
         self._first_timestamp_ms = first_timestamp_ms
+        self._start_s = start_s
         self._observe = observe
         self._sequence = 0
         self._chunk = 0
@@ -93,8 +96,8 @@ class Line:
 
     @property
     def at_s(self) -> float:
-        """Seconds of audio since the start."""
-        return len(self.left) / RATE_HZ
+        """Seconds of audio since the start of the call."""
+        return self._start_s + len(self.left) / RATE_HZ
 
     @property
     def hearing(self) -> bytes:

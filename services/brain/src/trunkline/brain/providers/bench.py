@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta
+from trunkline.brain.rest import begun, rest_of
 from trunkline.proto.agent import Llm, Tool
 
 ANSWER: Final = "This answer has twelve words and is given to you at once."
@@ -13,7 +14,7 @@ _DELTAS: Final = tuple(TextDelta(f" {word}" if at else word) for at, word in enu
 class BenchLlm:
     """One sentence, word by word, without waiting."""
 
-    capabilities = LlmCapabilities(tools=False, usage=False)
+    capabilities = LlmCapabilities(tools=False, usage=False, continues=True)
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         del environ  # there is nothing to set
@@ -25,9 +26,10 @@ class BenchLlm:
         """Need nothing."""
 
     async def stream(self, request: LlmRequest) -> LlmStream:
-        """Answer with the sentence, whatever was said."""
-        del request
-        for delta in _DELTAS:
+        """Answer with the sentence, whatever was said; or with the rest of it."""
+        said = begun(request.messages)
+        left = len(rest_of(ANSWER, said).split()) if said else len(_DELTAS)
+        for delta in _DELTAS[len(_DELTAS) - left :]:
             yield delta
         yield Finished()
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from trunkline.brain.llm import Finished, LlmCapabilities, LlmRequest, LlmStream, TextDelta, ToolAsked, ToolCall
+from trunkline.brain.rest import begun, rest_of
 from trunkline.brain.script import Reply, answer, validate
 from trunkline.proto.agent import Llm, Tool
 from trunkline.proto.ids import ToolCallId
@@ -18,7 +19,7 @@ _WORD: Final = re.compile(r"\s*\S+")
 class ScriptLlm:
     """A dialogue in the agent file instead of a model. Keeps nothing: the history is all it needs."""
 
-    capabilities = LlmCapabilities(tools=True, usage=False)
+    capabilities = LlmCapabilities(tools=True, usage=False, continues=True)
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         del environ  # there is nothing to set
@@ -37,12 +38,12 @@ class ScriptLlm:
         """Need nothing."""
 
     async def stream(self, request: LlmRequest) -> LlmStream:
-        """Answer the last words or the last result of the history."""
+        """Answer the last words or the last result of the history; if that answer has begun, the rest of it."""
         script = request.llm.script
         if script is None:
             raise Misconfigured("llm.script", "the provider 'script' needs a script")
         reply: Reply = answer(script, request.messages, {tool.name for tool in request.tools})
-        for word in _WORD.findall(reply.say):
+        for word in _WORD.findall(rest_of(reply.say, begun(request.messages))):
             yield TextDelta(word)
         if reply.tool is None:
             yield Finished()

@@ -28,6 +28,9 @@ _RESTART_S: Final = 0.5
 _START_AGAIN_S: Final = 5.0
 _ANSWERS: Final = msgspec.msgpack.Decoder(Answer)
 
+MOST_WAITING: Final = 1_000
+"""Questions; further ones fail at once."""
+
 Answering = asyncio.Future[Answer]
 
 
@@ -84,6 +87,9 @@ class DecoderPool:
     def ask(self, rank: Rank, question: Question) -> Answering:
         """Return the answer to come; it fails with `Unavailable`. Cancel it when it is not wanted any more."""
         answering: Answering = asyncio.get_running_loop().create_future()
+        if len(self._waiting) >= MOST_WAITING:
+            answering.set_exception(Unavailable("too many questions wait for a decoder"))
+            return answering
         self._waiting[answering] = question
         # Once cancelled it is not kept until its turn: under load that may never come, and the question holds audio.
         answering.add_done_callback(self._forget)
@@ -96,6 +102,11 @@ class DecoderPool:
             self._queue(rank, answering)
 
     def _queue(self, rank: Rank, answering: Answering) -> None:
+        if self._turns.qsize() > 2 * MOST_WAITING:  # most are void
+            turns = [self._turns.get_nowait() for _ in range(self._turns.qsize())]
+            for turn in turns:
+                if turn[2] in self._waiting:
+                    self._turns.put_nowait(turn)
         self._turns.put_nowait((rank, next(self._count), answering))
 
     def _forget(self, answering: Answering) -> None:
