@@ -41,10 +41,14 @@ class Held:
         self.claim = claim
         self.closed = None
 
-    async def close(self, reason):
+    async def close(self, reason, *, goes_on):
         await asyncio.sleep(self.stage.slow_to_close_s)
         self.closed = reason
+        self.goes_on = goes_on
         self.stage.closed[self.claim.call] = reason
+
+    async def rest(self):
+        await self.stage.resting.wait()
 
 
 class Stage:
@@ -59,6 +63,8 @@ class Stage:
         self.refusal = None
         self.slow_s = 0.0
         self.slow_to_close_s = 0.0
+        self.resting = asyncio.Event()
+        self.resting.set()
         self.worker = Worker(bus, stage=name, worker=new_worker_id(name), capacity=capacity, open_call=self.open_call)
 
     async def open_call(self, claim):

@@ -4,11 +4,16 @@ import pytest
 
 from trunkline.edge.liveness import MISSED, Liveness
 from trunkline.proto.ids import WorkerId
+from trunkline.proto.messages import Alive
 
 pytestmark = pytest.mark.unit
 
 EDGE, STT = WorkerId("edge-1"), WorkerId("stt-1")
 PERIOD_S = 0.2
+
+
+def beat_of(worker, **fields):
+    return Alive(worker=worker, stage=worker[:-2], **({"calls": 0, "capacity": 10} | fields))
 
 
 class Watch:
@@ -23,11 +28,11 @@ class Watch:
         lost = frozenset()
         for _ in range(times):
             self.at += every_s
-            lost = self.liveness.beat(EDGE, self.at)
+            lost = self.liveness.beat(beat_of(EDGE), self.at)
         return lost
 
     def stt(self):
-        return self.liveness.beat(STT, self.at)
+        return self.liveness.beat(beat_of(STT), self.at)
 
 
 def test_three_missed_beats_lose_a_worker():

@@ -14,6 +14,7 @@ from trunkline.edge.outbound import Dialler
 from trunkline.edge.settings import EdgeSettings, Setup
 from trunkline.edge.signature import PublicUrl, Signatures
 from trunkline.runtime.http import HttpServer, PortTaken, listen
+from trunkline.runtime.metrics import Counts
 from trunkline.runtime.process import Chassis, run
 from trunkline.runtime.settings import SettingsError
 
@@ -71,7 +72,8 @@ async def build(settings: EdgeSettings, chassis: Chassis, environ: Mapping[str, 
         raise SettingsError(f"TRUNKLINE_EDGE_PORT={settings.port}: {error}") from error
     bus = await Bus.connect(chassis.base.nats_url, name="edge", on_lost=chassis.fail)
     metrics = EdgeMetrics(chassis.registry, lambda: len(exchange.calls))
-    exchange = Exchange(bus, agents, settings, metrics, chassis.clock)
+    exchange = Exchange(bus, agents, settings, metrics, chassis)
+    Counts(chassis.registry, "trunkline_edge_reaper", "Calls that nobody had", lambda: exchange.reaper.counts)
     show_bus(chassis.registry, bus.media, exchange.events)
     public = setup.public_url(sock.getsockname()[1])
     dialler = Dialler(setup, public)
@@ -110,6 +112,7 @@ def _rows(exchange: Exchange, metrics: EdgeMetrics, bus: Bus) -> Iterable[tuple[
         ("dropped", metrics.dropped),
         ("media lane", bus.media.counts),
         ("events", exchange.events.counts),
+        ("reaper", exchange.reaper.counts),
     ):
         for what, count in sorted(tally.items()):
             yield f"{title}: {what}", count

@@ -1,8 +1,8 @@
 """Who serves a call: claims a worker for each stage, numbers the assignments, lets them go.
 
 The edge alone assigns, so the epoch is an integer in its memory. It is raised *before* a worker is asked: from that
-moment whatever the last one says is void. Heartbeats tell who lives and has room, so a claim goes to one worker by name,
-the freer of two drawn at random; the stage's queue group serves an edge that knows nobody yet, and tells at once when
+moment whatever the last one says is void. Heartbeats tell who lives and has room, so a claim goes to one worker by
+name, the freer of two drawn at random; the stage's queue group serves an edge that knows nobody yet, and tells at once when
 there is nobody. Whoever refuses or does not answer is not asked again for the same assignment, until all others have
 been. A claim that was not answered in time may have been accepted all the same; its late answer is awaited in the
 background and the worker let go, so that no worker keeps a call it does not serve.
@@ -109,7 +109,7 @@ class Assignments:
         pool = self._pool
         begun = pool.clock.monotonic()
         self._held.pop(stage, None)
-        avoided = {without} - {None}
+        avoided = set() if without is None else {without}
         asked: set[WorkerId] = set()
         why, tries = "", 0
         while True:

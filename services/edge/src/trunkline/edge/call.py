@@ -1,9 +1,9 @@
 """One call at the edge: the carrier's line on one side, the bus on the other.
 
-A shell around the carrier's machine, the uplink (the caller's audio), the downlink (the agent's) and the call's workers.
-As long as it lives one task reads the line, one sends to it, one publishes in order. `end` may be called by anybody and
-any number of times; the first reason stands. A call whose line breaks off is not over if its carrier brings the caller
-back: it is given `away`, and whichever edge the caller comes back to goes on with it. It knows nothing of what is said.
+A shell around the carrier's machine, the uplink (the caller's audio), the downlink (the agent's), the call's workers.
+As long as it lives one task reads the line, one sends to it, one publishes in order. `end` may be called by anybody
+and any number of times; the first reason stands. A call whose line breaks off is not over if its carrier brings the
+caller back: it is away, and whichever edge the caller comes back to goes on with it. It knows nothing of what is said.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ from trunkline.proto.messages import (
     PartialTranscript,
     PlayoutMessage,
     Say,
+    SpeechMessage,
     SpeechStarted,
     SpeechStopped,
     TurnEnded,
@@ -105,13 +106,14 @@ class Leg(NamedTuple):
     started: Started
     carrier: Carrier
     line: Line
+    revision: int = 0
+    """Of the call's record as it is stored; 0 when there is none."""
 
 
 class Past(NamedTuple):
     """What was before this line: the record as another edge (or this one) left it, and what was made of it."""
 
     record: CallRecord
-    revision: int
     first_seq: Seq
 
 
@@ -141,7 +143,7 @@ class Call:
         settings, clock = facilities.settings, facilities.clock
         self.id: Final = call
         self.agent: Final = agent
-        started, self._carrier, self._line = leg
+        started, self._carrier, self._line, revision = leg
         self._started = started
         self._past = past
         self._bus = facilities.bus
@@ -149,7 +151,9 @@ class Call:
         self._clock = clock
         self._metrics = facilities.metrics
         self._journal = facilities.journal
-        self._keeping = self._keep(past)
+        self._keeping = self._keep(past, revision)
+        self.gone: Final = asyncio.Event()
+        """Set when nothing is left of it here."""
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
         self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
         self._own = OwnVoice(agent, facilities.clips, self._downlink, self.end)
@@ -158,7 +162,7 @@ class Call:
         rate_hz = started.sample_rate_hz
         first = Seq(0) if past is None else past.first_seq
         self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000, first)
-        self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic)
+        self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic, self._journal)
         self._committed = int(first) - 1
         pool = Pool(self._bus, facilities.liveness, clock, self._metrics, settings.claim_timeout_ms / 1000)
         longest_tool_s = max((tool.timeout_s for tool in agent.tools), default=0.0)
@@ -222,6 +226,11 @@ class Call:
     def at_rest(self) -> bool:
         """Whether nothing is lost if the line is changed now: nobody speaks, and all that was said was heard."""
         return self._serving.began and self._downlink.idle and not self._story.caller_speaks and not self._own.parting
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call itself has ended, not only its line."""
+        return self._over.done() and self._over.result().fate == "over"
 
     @property
     def serving(self) -> Serving:
@@ -331,21 +340,30 @@ class Call:
             return
         match message:
             case SpeechStarted() | PartialTranscript() | SpeechStopped() | FinalTranscript() | TurnEnded():
-                if message.epoch < self._assignments.epoch("stt"):
-                    self._metrics.fenced["speech_epoch"] += 1
-                    return
-                self._story.heard(message)
-                if isinstance(message, FinalTranscript | TurnEnded):
-                    self._committed = max(self._committed, message.committed)
+                self._on_speech(message)
             case Used():
                 self._bill.take(message)
-                self._keeping.change(eager=False, used=self._bill.totals)
+                self._keeping.change(eager=False, **self._counts())
                 self._watch_cost()
-            case Assigned(stage=stage, epoch=epoch):
-                if epoch > self._assignments.epoch(stage):
-                    self.usurped()
+            case Assigned(stage=stage, epoch=epoch) if epoch > self._assignments.epoch(stage):
+                self.usurped()
             case WordsTimed():
                 self._story.timed(message)
+            case Say() | Interrupt() | HangUp():
+                self._on_brain(topic, message)
+            case _:
+                pass
+
+    def _on_speech(self, message: SpeechMessage) -> None:
+        if message.epoch < self._assignments.epoch("stt"):
+            self._metrics.fenced["speech_epoch"] += 1
+            return
+        self._story.heard(message)
+        if isinstance(message, TurnEnded):  # a final without its end has to be told again
+            self._committed = max(self._committed, message.committed)
+
+    def _on_brain(self, topic: str, message: Say | Interrupt | HangUp) -> None:
+        match message:
             case Say() | Interrupt() | HangUp() if message.epoch < self._assignments.epoch("brain"):
                 self._metrics.fenced[f"{topic}_epoch"] += 1
             case Say(voice=voice):
@@ -357,8 +375,6 @@ class Call:
                     self._metrics.fenced["control_generation"] += 1
                 else:
                     self.end(reason)
-            case _:
-                pass
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -383,7 +399,7 @@ class Call:
             epoch=epoch,
             edge=self._facilities.edge,
             agent=self.agent,
-            generation=self._downlink.highest,
+            generation=max(self._downlink.highest, self._story.generation),
             tenant=self._keeping.record.tenant,
             started_at=self._keeping.record.started_at,
             greeting=UtteranceId(0) if takes_over else self._greeting,
@@ -401,7 +417,9 @@ class Call:
         if stage == "stt":
             await self._uplink.connect(self.id, held.worker, held.epoch, Seq(self._committed + 1))
         elif stage == "tts" and self._serving.began:
+            # Before the end of what was broken off is told: its rest is said again only if the brain learns this first.
             self._tell(subjects.playout(self.id), VoiceChanged(voice=held.epoch, reached=self._downlink.reached))
+            self._downlink.abandon()
 
     def lost(self, stage: Stage, held: Held, reason: str) -> None:
         """Whoever served `stage` is gone; another is being looked for."""
@@ -413,7 +431,6 @@ class Call:
             self._uplink.disconnect()
         elif stage == "tts":
             self._story.voice_lost()
-            self._downlink.abandon()
 
     async def deserted(self, stage: Stage) -> None:
         """Nobody serves `stage`, and nobody will."""
@@ -434,7 +451,7 @@ class Call:
         if self._bill.exceeded and not self._winding_up:
             self._winding_up = reason = "exceeded-max-cost"
             log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._bill.usd, 4)})
-            self._keeping.change(winding_up=reason)
+            self._keeping.change(winding_up=reason, **self._counts())
             self._tell(subjects.control(self.id), WindUp(reason=reason))
             self._spawn(self._end_later(reason, WIND_UP_S))
 
@@ -475,7 +492,8 @@ class Call:
             await self._keeping.settle(_RECORD_S, state="ended", reason=ending.reason, **self._counts())
             await self._hang_up(ending)
             await self._let_go(ending)
-            self._record_end(ending)
+            if not self._keeping.usurped:  # or else it is told by whoever has the call now
+                self._record_end(ending)
         else:
             await self._let_go(ending)
             if ending.fate == "away":
@@ -526,10 +544,9 @@ class Call:
 
     # --- the record ---------------------------------------------------------------------------------------------------
 
-    def _keep(self, past: Past | None) -> Keeping:
+    def _keep(self, past: Past | None, revision: int) -> Keeping:
         facilities, started, now = self._facilities, self._started, self._clock.wall()
         if past is None:
-            revision = 0
             record = CallRecord(
                 call=self.id,
                 state="live",
@@ -542,9 +559,13 @@ class Call:
                 started_at=now,
             )
         else:
-            revision = past.revision
             record = msgspec.structs.replace(
-                past.record, state="live", edge=facilities.edge, planned=False, comebacks=past.record.comebacks + 1
+                past.record,
+                state="live",
+                edge=facilities.edge,
+                planned=False,
+                reason="",
+                comebacks=past.record.comebacks + 1,
             )
         return Keeping(facilities.store, record, revision, self._clock.wall, self.usurped)
 

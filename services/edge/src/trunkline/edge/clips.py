@@ -26,10 +26,10 @@ _LONGEST_WAIT_S: Final = 30.0
 class Clips:
     """The clips of all agents."""
 
-    def __init__(self, bus: Bus, agents: AgentFolder) -> None:
+    def __init__(self, bus: Bus, agents: AgentFolder, *, replicas: int = 1) -> None:
         self._bus = bus
         self._agents = agents
-        self._store = ClipStore(bus)
+        self._store = ClipStore(bus, replicas=replicas)
         self._pcm: dict[str, bytes] = {}
         self._wait_s: dict[str, float] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -64,7 +64,7 @@ class Clips:
                 key_of(agent.tts, text): (agent, text)
                 for name in self._agents.names
                 if (agent := self._agents.get(name)) is not None
-                for text in (agent.greeting, agent.busy, agent.farewell)
+                for text in (agent.greeting, agent.busy, agent.farewell, *agent.turns.fillers)
                 if text
             }
             instead = {key_of(choice, text) for agent, text in wanted.values() for choice in agent.tts.fallbacks}

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from trunkline.agents import AgentFolder
@@ -12,19 +11,19 @@ from trunkline.bus.heartbeat import PERIOD_S
 from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Facilities, Leg, Past
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
-from trunkline.edge.comeback import next_seq, take_up
+from trunkline.edge.comeback import next_seq, read_record, take_up
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.reaper import Reaper
 from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.uplink import unheard_of
-from trunkline.edge.watch import Watch
+from trunkline.edge.watch import PROBE, Watch
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.ids import CallId, WorkerId, call_id_of, new_worker_id
 from trunkline.proto.messages import Disowned, HandedOver, Ringing
-from trunkline.runtime.clock import Clock
-from trunkline.runtime.journal import Journal
+from trunkline.runtime.process import Chassis
 
 log = logging.getLogger("trunkline.edge.exchange")
 
@@ -33,6 +32,10 @@ GIVE_AWAY_S: Final = 15.0
 """How long a draining edge waits for a moment in which nobody speaks, before it gives a call away all the same."""
 _LOOK_S: Final = 0.1
 _END_S: Final = 5.0
+_GLANCE_S: Final = 0.2
+"""How long a new call may wait to learn that it is none."""
+_TAKE_UP_S: Final = (0.1, 0.2, 0.4, 0.8, 0.0)
+"""Waits between the attempts at the record of a call that has come back."""
 _ENDED_KEPT: Final = 4_096
 
 
@@ -44,10 +47,7 @@ class Exchange:
         agents: who answers.
         settings: the edge's.
         metrics: the edge's.
-        clock: the process's.
-        journal: the process's.
-        replicas: of what JetStream keeps of the calls.
-        strained: returns why this process should take no more calls, or None.
+        chassis: the process's.
     """
 
     def __init__(
@@ -56,11 +56,7 @@ class Exchange:
         agents: AgentFolder,
         settings: EdgeSettings,
         metrics: EdgeMetrics,
-        clock: Clock,
-        *,
-        journal: Journal,
-        replicas: int = 1,
-        strained: Callable[[], str | None] = lambda: None,
+        chassis: Chassis,
     ) -> None:
         self.edge: Final[WorkerId] = new_worker_id("edge")
         self.agents: Final = agents
@@ -68,7 +64,7 @@ class Exchange:
         self._bus = bus
         self._settings = settings
         self._metrics = metrics
-        self._strained = strained
+        clock, replicas, journal = chassis.clock, chassis.base.nats_replicas, chassis.journal
         self.liveness: Final = Liveness(self.edge, PERIOD_S)
         self._watch = Watch(bus, self.edge, self.liveness, self.calls, clock, metrics)
         self.events: Final = EventLog(bus, clock.wall, replicas=replicas)
@@ -90,6 +86,15 @@ class Exchange:
         self._heartbeat = Heartbeat(
             bus, stage="edge", worker=self.edge, calls=lambda: len(self.calls), capacity=settings.capacity
         )
+        self.reaper: Final = Reaper(
+            self.store,
+            bus,
+            self.events,
+            self.edge,
+            alive=self.liveness.alive,
+            ours=self.calls.__contains__,
+            clock=clock,
+        )
         self._ended: dict[CallId, None] = {}
         self._draining = False
         self._closing = False
@@ -105,9 +110,7 @@ class Exchange:
         """Return why no further call can be taken, or None."""
         if self._closing or self._draining:
             return "draining"
-        if len(self.calls) >= self._settings.capacity:
-            return "full"
-        return "strained" if self._strained() else None
+        return "full" if len(self.calls) >= self._settings.capacity else None
 
     def ended_lately(self, call: CallId) -> bool:
         """Whether `call` has ended at this edge."""
@@ -130,6 +133,7 @@ class Exchange:
         await self._bus.flush()
         self._heartbeat.start()
         self.clips.start()
+        self.reaper.start()
 
     async def drain(self) -> None:
         """Give the calls away if there is another edge to take them, each when nobody speaks; wait for the rest."""
@@ -155,6 +159,7 @@ class Exchange:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await self._empty.wait()
+        await self.reaper.stop()
         await self._watch.stop()
         await self.events.flush(timeout_s=2.0)
         await self.events.close()
@@ -175,7 +180,11 @@ class Exchange:
             # Nobody would end it, and its end could not be stored: the event log closes.
             await self._refuse(line, "edge-stopping", TRY_AGAIN_LATER, "the edge is stopping")
             return
-        past = await self._past(call_id) if started.parameters.get(AGAIN) == "1" else None
+        again = started.parameters.get(AGAIN) == "1"
+        if not again and call_id in self.calls:
+            await self._refuse(line, "call-already-live", POLICY_VIOLATION, "this call has a live stream already")
+            return
+        past, revision = await self._past(call_id, again=again)
         name = started.agent or self._settings.default_agent
         agent = self.agents.get(name) if past is None else past.record.agent
         if agent is None:
@@ -183,12 +192,10 @@ class Exchange:
             await self._refuse(
                 line, "no-such-agent", POLICY_VIOLATION, f"no such agent {name[:40]!r}; there are: {known}"
             )
-        elif call_id in self.calls:
-            await self._refuse(line, "call-already-live", POLICY_VIOLATION, "this call has a live stream already")
         elif past is None and len(self.calls) >= self._settings.capacity:
             await self._refuse(line, "edge-full", TRY_AGAIN_LATER, "all lines are busy")
         else:
-            await self._live(Call(call_id, agent, Leg(started, carrier, line), self._facilities, past))
+            await self._live(Call(call_id, agent, Leg(started, carrier, line, revision), self._facilities, past))
 
     async def _live(self, call: Call) -> None:
         self.calls[call.id] = call
@@ -197,27 +204,38 @@ class Exchange:
             await call.run()
         finally:
             del self.calls[call.id]
-            self._ended[call.id] = None
+            call.gone.set()
+            if call.is_over:
+                self._ended[call.id] = None
             while len(self._ended) > _ENDED_KEPT:
                 del self._ended[next(iter(self._ended))]
             if not self.calls:
                 self._empty.set()
 
-    async def _past(self, call_id: CallId) -> Past | None:
-        """Return what is known of a call whose caller comes back; None when nothing is, and it begins anew."""
+    async def _past(self, call_id: CallId, *, again: bool) -> tuple[Past | None, int]:
+        """Return what is known of a call that lives already, and the revision of its record (0: there is none).
+
+        A caller who has come back is waited for; one who has not is not kept waiting for a record that there hardly is.
+        """
         clock = self._facilities.clock
-        try:
-            taken = await take_up(self.store, call_id, self.edge, clock.wall)
-        except BusUnavailable as error:
-            log.warning("call cannot be taken up; it begins anew", extra={"call": call_id, "problem": str(error)})
-            return None
+        taken, revision = None, 0
+        for wait_s in _TAKE_UP_S if again else (0.0,):
+            try:
+                async with asyncio.timeout(None if again else _GLANCE_S):
+                    found = await read_record(self.store, call_id)
+                    if found is not None:
+                        revision = found[1]
+                        taken = await take_up(self.store, call_id, self.edge, clock.wall)
+                break
+            except (BusUnavailable, TimeoutError) as error:
+                log.warning("no record to be had of a call", extra={"call": call_id, "problem": str(error)})
+                await asyncio.sleep(wait_s)
         if (old := self.calls.get(call_id)) is not None:
             old.usurped()
-            while call_id in self.calls:
-                await asyncio.sleep(_LOOK_S / 10)
+            await old.gone.wait()
         if taken is None:
-            return None
-        return Past(taken.record, taken.revision, next_seq(taken.record, clock.wall()))
+            return None, revision
+        return Past(taken.record, next_seq(taken.record, clock.wall())), taken.revision
 
     async def _begin(self, line: Line, carrier: Carrier) -> Started | None:
         """Return the start of the stream; None when the line was refused or went away instead."""
@@ -262,6 +280,9 @@ class Exchange:
             call.on_audio(data)
 
     def _on_unheard(self, token: str) -> None:
+        if token.startswith(PROBE):
+            self._watch.on_absent(token)
+            return
         try:
             call_id, epoch, seq = unheard_of(token)
         except ValueError:

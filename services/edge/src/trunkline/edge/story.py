@@ -48,6 +48,8 @@ class Story:
         self._speech: dict[UtteranceId, list[SpeechMessage]] = {}
         self._said: dict[_Key, Uttered] = {}
         self._digits: deque[DigitPressed] = deque(maxlen=DIGITS)
+        self.generation = Generation(0)
+        """The highest that anything was ordered in."""
 
     def heard(self, message: SpeechMessage) -> None:
         """Take what STT tells of the caller. A worker that took over tells again of what was still being said."""
@@ -71,6 +73,7 @@ class Story:
     def ordered(self, say: Say, *, heeded: bool) -> None:
         """Take a sentence that the brain ordered, or its next piece; `heeded`, the TTS worker of now is meant."""
         key = say.generation, say.utterance
+        self.generation = max(self.generation, say.generation)
         known = self._said.pop(key, None) or Uttered(generation=say.generation, utterance=say.utterance, text="")
         text = (known.text + say.text)[:_TEXT_CHARS]
         self._keep(msgspec.structs.replace(known, text=text, open=say.goes_on, lost=known.lost or not heeded))

@@ -16,15 +16,27 @@ from trunkline.edge.ring import Kept, Ring
 from trunkline.proto import subjects
 from trunkline.proto.frame import Codec, Flag, MediaFrame, pack_media
 from trunkline.proto.ids import CallId, Epoch, Seq, WorkerId
+from trunkline.runtime.journal import Journal
 
 _NO_FLAGS = int(Flag.NONE)
 _REPLAY = int(Flag.REPLAY)
+_SILENT = Journal()
 
 
 class Uplink:
     """The audio of one call. One pusher at a time."""
 
-    def __init__(self, lane: MediaLane, ring: Ring, codec: Codec, sample_rate_hz: int, traffic: Counter[str]) -> None:
+    def __init__(
+        self,
+        lane: MediaLane,
+        ring: Ring,
+        codec: Codec,
+        sample_rate_hz: int,
+        traffic: Counter[str],
+        journal: Journal = _SILENT,
+    ) -> None:
+        self._journal = journal
+        self._call = ""
         self._lane = lane
         self._ring = ring
         self._codec = codec
@@ -53,6 +65,7 @@ class Uplink:
     async def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
         """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
         self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
+        self._call = call
         self._reply = self._lane.reply_to(f"{call}-{epoch}-")
         self._unheard = False
         self._in_a_row = 0
@@ -97,6 +110,8 @@ class Uplink:
         sent = await self._lane.publish_frame(self._subject, pack_media(frame), f"{self._reply}{seq}")
         if not sent or self._epoch != epoch or not self._subject:
             return False
+        if self._journal.on:
+            self._journal.note("frame", self._call, epoch=epoch, seq=seq, replay=flags & _REPLAY)
         if not self._unheard:
             self._due = Seq(seq + 1)
         return True

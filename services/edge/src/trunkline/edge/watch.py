@@ -6,12 +6,11 @@ What the bus says of others is not believed while our own connection is new: the
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Final
 
-from trunkline.bus import Bus, BusError
+from trunkline.bus import Bus
 from trunkline.edge.call import Call
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
@@ -22,6 +21,8 @@ from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.watch")
 
+PROBE: Final = "probe:"
+"""What the reply address of a probe begins with, so that it is told from that of a frame."""
 PROBE_S: Final = 0.1
 SETTLED_S: Final = 1.0
 """How long our own connection must have stood before absence of others means anything."""
@@ -63,7 +64,6 @@ class Watch:
             BusUnavailable: the bus is away.
         """
         await self._bus.subscribe(subjects.ALIVE_ALL, self._on_alive)
-        await self._bus.watch_absent(self._on_absent)
         self._tasks = [
             asyncio.create_task(self._probe_all(), name="probes"),
             asyncio.create_task(self._watch_bus(), name="bus-watch"),
@@ -83,8 +83,9 @@ class Watch:
             return
         self._lose(self._liveness.beat(beat, self._clock.monotonic()), "silent")
 
-    def _on_absent(self, token: str) -> None:
-        worker, _, number = token.rpartition("-")
+    def on_absent(self, token: str) -> None:
+        """Take note that nobody was there for a probe."""
+        worker, _, number = token.removeprefix(PROBE).partition(":")
         if self.believes and number.isdecimal() and self._liveness.absent(WorkerId(worker), int(number)):
             self._lose(frozenset({WorkerId(worker)}), "gone")
 
@@ -98,8 +99,8 @@ class Watch:
             await asyncio.sleep(PROBE_S)
             self._round += 1
             for worker in self._holding():
-                with contextlib.suppress(BusError):
-                    await self._bus.probe(subjects.probe(worker), f"{worker}-{self._round}")
+                reply = self._bus.media.reply_to(f"{PROBE}{worker}:{self._round}")
+                await self._bus.media.publish_frame(subjects.probe(worker), b"", reply)
 
     def _holding(self) -> set[WorkerId]:
         """Return who serves a call of ours."""
