@@ -2,9 +2,9 @@
 
 The edge alone assigns, so the epoch is an integer in its memory. It is raised *before* a worker is asked: from that
 moment whatever the last one says is void. Heartbeats tell who lives and has room, so a claim goes to one worker by
-name, the freer of two drawn at random; the stage's queue group serves an edge that knows nobody yet, and tells at once when
-there is nobody. Whoever refuses or does not answer is not asked again for the same assignment, until all others have
-been. A claim that was not answered in time may have been accepted all the same; its late answer is awaited in the
+name, the freer of two drawn at random; the stage's queue group serves an edge that knows nobody yet, and tells at once
+when there is nobody. Whoever refuses or does not answer is not asked again for the same assignment, until all others
+have been. A claim that was not answered in time may have been accepted all the same; its late answer is awaited in the
 background and the worker let go, so that no worker keeps a call it does not serve.
 """
 

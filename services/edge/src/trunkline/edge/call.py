@@ -358,7 +358,10 @@ class Call:
         if message.epoch < self._assignments.epoch("stt"):
             self._metrics.fenced["speech_epoch"] += 1
             return
-        self._story.heard(message)
+        if not self._story.heard(message):
+            return  # our own repetition
+        if self._serving.began and self._serving.held("brain") is None:
+            self._tell(subjects.speech(self.id), message)  # the next brain may listen only after its recap was written
         if isinstance(message, TurnEnded):  # a final without its end has to be told again
             self._committed = max(self._committed, message.committed)
 
@@ -509,10 +512,11 @@ class Call:
                 "call": self.id,
                 "reason": ending.reason,
                 "fate": ending.fate,
-                "duration_s": self._age_s(),
+                "duration_s": round(self._age_s(), 3),
+                "frames_in": self._ring.count,
+                "audio_ms_out": self._downlink.audio_ms,
                 "bad_messages": sum(self._complaints.values()),
-            }
-            | self._counts(),
+            },
         )
 
     async def _hang_up(self, ending: Ending) -> None:

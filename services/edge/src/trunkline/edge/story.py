@@ -51,15 +51,21 @@ class Story:
         self.generation = Generation(0)
         """The highest that anything was ordered in."""
 
-    def heard(self, message: SpeechMessage) -> None:
-        """Take what STT tells of the caller. A worker that took over tells again of what was still being said."""
+    def heard(self, message: SpeechMessage) -> bool:
+        """Take what STT tells of the caller; return whether it is new.
+
+        A worker that took over tells again of what was still being said.
+        """
         if isinstance(message, PartialTranscript):
-            return
+            return False
         told = self._speech.setdefault(message.utterance, [])
+        if message in told:
+            return False
         if isinstance(message, FinalTranscript | TurnEnded) or not any(type(one) is type(message) for one in told):
             told.append(message)
         while len(self._speech) > UTTERANCES:
             del self._speech[next(iter(self._speech))]
+        return True
 
     @property
     def caller_speaks(self) -> bool:

@@ -41,6 +41,11 @@ log = logging.getLogger("trunkline.tts.session")
 
 _USAGE_S: Final = 1.0
 _FLUSH_S: Final = 1.0
+_BUS_AWAY_S: Final = 3.0
+"""For how long speech waits for a bus that is away; what would be later still is not said."""
+_EDGE_BACK_S: Final = 0.3
+"""Edges come back to a bus within so long after us; what is sent sooner may find nobody."""
+_LOOK_S: Final = 0.02
 _STOP_S: Final = 0.25
 _CLOSE_S: Final = 1.0
 
@@ -288,12 +293,22 @@ class CallSpeech:
             payload=payload,
         )
         self._seq += 1
+        await self._until_heard(sentence)
         if await self._shared.bus.media.publish_frame(self._audio_subject, pack_audio(chunk)):
             self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
             if self._shared.journal.on:
                 self._note(chunk)
         else:
             self._shared.metrics.dropped("bus-unavailable")
+
+    async def _until_heard(self, sentence: Sentence) -> None:
+        """Wait while the bus is away, and until edges must be back as well: the carrier has what is to be heard now."""
+        bus, clock = self._shared.bus, self._shared.clock
+        given_up_at = clock.monotonic() + _BUS_AWAY_S
+        while not bus.settled(_EDGE_BACK_S) and self._floor.stands(sentence) and not self._closed:
+            if clock.monotonic() > given_up_at:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _tell(self, message: SpokenMessage) -> None:
         if message.generation >= self._floor.generation and not self._closed:

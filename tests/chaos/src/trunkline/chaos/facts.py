@@ -17,6 +17,9 @@ from trunkline.proto.events import (
 )
 
 CALLER_HUNG_UP: Final = "customer-ended-call"
+EDGE_LOST: Final = "edge-lost"
+_UNSEEN_S: Final = 2.0
+"""A caller whose last frame an edge took so shortly before they hung up, and whose end no edge noted, was not seen."""
 
 
 def tools(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
@@ -86,11 +89,18 @@ def lifecycle(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
 
 
 def ended(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
-    """The call ended because its caller hung up, and for no other reason."""
+    """The call ended because its caller hung up, and for no other reason.
+
+    When they did so while their edge was dead, nobody knows of it: such a call ends as one that nobody took up again.
+    """
+    last = max((note.t for note in call.noted("frame")), default=0.0)
+    unseen = not any(True for _ in call.noted("end")) and call.caller.ended_t - last < _UNSEEN_S
     reasons = [event.fact.reason for event in call.events if isinstance(event.fact, CallEnded)]
     for reason in reasons:
         counts[f"ended: {reason}"] += 1
-        if reason != CALLER_HUNG_UP:
+        if reason == EDGE_LOST and unseen:
+            counts["calls hung up while their edge was dead"] += 1
+        elif reason != CALLER_HUNG_UP:
             text = f"the call ended by {reason!r}"
             yield Violation(rule="ended-early", call=call.caller.call, t=call.caller.ended_t, text=text)
 

@@ -4,7 +4,7 @@ A rule yields the violations it finds and counts what it looked at, so that a ru
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Final
 
@@ -17,6 +17,8 @@ from trunkline.proto.events import AgentSpoke, CallerSpoke
 NEAR_S: Final = 1.0
 """How near to a hole in what was heard a change of voice must be to be its reason."""
 
+SENTENCE_S: Final = 4.0
+"""Longer than any sentence here takes to say."""
 _HARMLESS: Final = frozenset(words_in(f"{LINES.filler} {LINES.filler_again}"))
 _RESUMED: Final = frozenset(words_in(LINES.resumed))
 _NAMES: Final = {word: name for name, line in LINES._asdict().items() for word in words_in(line)}
@@ -26,7 +28,8 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
     """Every word of the greeting and of every answer is heard once, in order, and nothing else but fillers.
 
     One word may be missing for every time the call got another voice: rather none than one twice. What the old line had
-    not played yet when it was lost is gone with it.
+    not played yet when it was lost is gone with it; and nobody knows how much of the sentence that was being said then
+    was heard, so after the apology it is said again from where that is known.
     """
     caller = call.caller
     expected = expected_words(call)
@@ -41,7 +44,9 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
         if at is None:
             yield from _unexpected(call, word, counts)
             continue
-        if word.text in times:
+        if word.text in times and _said_again(times[word.text], word, caller.gaps):
+            counts["agent words said again after the line was lost"] += 1
+        elif word.text in times:
             counts["agent words heard twice"] += 1
             text = f"{word.text!r} (word {at}) was heard at {times[word.text].at_s:.3f} and again"
             yield Violation(rule="agent-word-twice", call=caller.call, t=word.at_s, text=text)
@@ -61,6 +66,10 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
         yield Violation(
             rule="two-voices", call=caller.call, t=begin, text=f"two words sounded at once for {end - begin:.2f} s"
         )
+
+
+def _said_again(first: HeardWord, word: HeardWord, gaps: Iterable[tuple[float, float]]) -> bool:
+    return any(begin - SENTENCE_S <= first.at_s <= begin + NEAR_S and word.at_s >= begin for begin, _ in gaps)
 
 
 def expected_words(call: CallEvidence) -> tuple[str, ...]:
