@@ -7,7 +7,7 @@ import pytest
 
 from trunkline.chaos.run import Settings, run_row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 FAULTS = 5
 

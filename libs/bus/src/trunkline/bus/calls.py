@@ -256,8 +256,9 @@ class CallWriter:
         self._closed = True
         self._progress.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            while not self._task.done():  # Python 3.11 may lose a cancellation inside `asyncio.wait_for`
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=0.2)
 
     async def _write_all(self) -> None:
         attempts = 0

@@ -61,6 +61,7 @@ from trunkline.proto.messages import (
 from trunkline.proto.records import CallRecord
 from trunkline.runtime.clock import Clock
 from trunkline.runtime.journal import Journal
+from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.call")
 
@@ -487,9 +488,7 @@ class Call:
             self._over.set_result(ending)
 
     async def _finish(self, ending: Ending) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         self._journal.note("end", self.id, reason=ending.reason, fate=ending.fate)
         if ending.fate == "over":
             await self._keeping.settle(_RECORD_S, state="ended", reason=ending.reason, **self._counts())

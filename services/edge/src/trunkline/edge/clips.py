@@ -15,6 +15,7 @@ from trunkline.proto.agent import Agent
 from trunkline.proto.clips import key_of
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.messages import MakeClip
+from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.clips")
 
@@ -53,8 +54,7 @@ class Clips:
     async def stop(self) -> None:
         """Gather no more."""
         if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await ended(self._keeping)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from trunkline.proto.events import CallBilled, CallEnded, StageSettled
 from trunkline.proto.ids import CallId, WorkerId
 from trunkline.proto.records import CallRecord, brain_key, edge_key
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.reaper")
 
@@ -168,8 +169,7 @@ class Reaper:
     async def stop(self) -> None:
         """Look no more. What is owed is told by another edge."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await ended(self._task)
 
     async def sweep(self) -> None:
         """Look at every record once, and do what is to be done.

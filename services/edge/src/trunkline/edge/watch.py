@@ -18,6 +18,7 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import STAGES, CallId, WorkerId
 from trunkline.runtime.clock import Clock
+from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.watch")
 
@@ -71,9 +72,7 @@ class Watch:
 
     async def stop(self) -> None:
         """Judge nobody any more."""
-        for task in (*self._tasks, *self._parting):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._parting, return_exceptions=True)
+        await ended(*self._tasks, *self._parting)
 
     async def _on_alive(self, _subject: str, data: bytes) -> None:
         try:

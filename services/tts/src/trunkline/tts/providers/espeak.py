@@ -8,6 +8,7 @@ import ctypes
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar, Final, NamedTuple
 
 import espeakng_loader
@@ -67,6 +68,8 @@ class Espeak:
 
     _last: ClassVar["Espeak | None"] = None
     """Who spoke last."""
+    _turn: ClassVar[Lock] = Lock()
+    """Whoever has it may use the library."""
 
     def __init__(self, data: Path | None = None) -> None:
         data = data or Path(espeakng_loader.get_data_path())
@@ -120,6 +123,10 @@ class Espeak:
         Raises:
             Transient: the library refuses.
         """
+        with Espeak._turn:
+            self._synthesise(text, setting, emit)
+
+    def _synthesise(self, text: str, setting: Setting, emit: Emit) -> None:
         if Espeak._last is not self:  # another instance has had the library, which is one for the process
             self._lib.espeak_SetSynthCallback(self._callback)
             self._voice = b""
