@@ -106,7 +106,13 @@ def test_twelve_calls_go_on_when_the_voice_they_hear_dies_under_them(tmp_path):
         "llm": {"provider": "script", "script": {"fallback": chords.ANSWER}},
         "tts": FIRST,
     }
-    write(tmp_path, "dying", stages, {"greeting": "", "farewell": "", "spent": "", "apology": ""}, fillers=())
+    write(
+        tmp_path,
+        "dying",
+        stages,
+        {"greeting": "", "farewell": "", "spent": "", "resumed": "", "apology": ""},
+        fillers=(),
+    )
     lines: list[str] = []
     story = asyncio.run(play(tmp_path, lines))
 

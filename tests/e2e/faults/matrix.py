@@ -127,7 +127,7 @@ def write_agent(folder: Path, cell: Cell) -> None:
     }
     stages[adapter.stage] = failing
     # A voice that fails is asked for the answer alone: not for clips, whose failures would come before.
-    more = {"greeting": "", "apology": "", "farewell": "", "spent": ""} if adapter.stage == "tts" else {}
+    more = {"greeting": "", "apology": "", "farewell": "", "spent": "", "resumed": ""} if adapter.stage == "tts" else {}
     write(folder, cell.agent, stages, more, fillers=() if adapter.stage == "tts" else chords.FILLERS)
 
 
@@ -146,6 +146,7 @@ def write(
         "apology": chords.APOLOGY,
         "farewell": chords.FAREWELL,
         "spent": chords.SPENT,
+        "resumed": "",
         "busy": "",
         **stages,
         "turns": {

@@ -5,6 +5,7 @@ the bus's object store and here in memory. One that is not there yet is asked fo
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -64,11 +65,25 @@ class Clips:
                 key_of(agent.tts, text): (agent, text)
                 for name in self._agents.names
                 if (agent := self._agents.get(name)) is not None
-                for text in (agent.greeting, agent.busy, agent.farewell, *agent.turns.fillers)
+                for text in (agent.greeting, agent.busy, agent.farewell)
                 if text
             }
+            # Fillers are used when they are there: whoever speaks for a call makes them anyway.
+            fillers = {
+                key_of(agent.tts, text)
+                for name in self._agents.names
+                if (agent := self._agents.get(name)) is not None
+                for text in agent.turns.fillers
+            }
             instead = {key_of(choice, text) for agent, text in wanted.values() for choice in agent.tts.fallbacks}
-            self._pcm = {key: pcm for key, pcm in self._pcm.items() if key in wanted or key in instead}
+            self._pcm = {
+                key: pcm for key, pcm in self._pcm.items() if key in wanted or key in instead or key in fillers
+            }
+            for key in fillers - self._pcm.keys():
+                if loop.time() >= due.get(key, 0.0):
+                    due[key] = loop.time() + _LONGEST_WAIT_S / 3
+                    with contextlib.suppress(BusError):
+                        await self._fetch(key)
             for key, (agent, text) in wanted.items():
                 if key in self._pcm or loop.time() < due.get(key, 0.0):
                     continue
