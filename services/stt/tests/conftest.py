@@ -6,7 +6,7 @@ import pytest
 
 from trunkline.audio.resample import resample
 from trunkline.testing.nats_server import run_nats
-from trunkline.tts.providers.espeak import Espeak
+from trunkline.tts.providers.espeak import espeak
 
 GRAMMAR = """\
 #JSGF V1.0;
@@ -37,7 +37,7 @@ class Voice:
     """Says things as a telephone would deliver them."""
 
     def __init__(self) -> None:
-        self._espeak = Espeak()
+        self._espeak = espeak()
         self.say = cache(self._say)
 
     def _say(self, text: str, voice: str = "en-gb", lead_ms: int = 400, tail_ms: int = 1_000) -> bytes:

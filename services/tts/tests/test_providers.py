@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import espeakng_loader
@@ -12,6 +13,7 @@ from trunkline.audio.levels import peak, rms_dbfs, voiced_spans
 from trunkline.proto.agent import Tts
 from trunkline.providers.errors import Misconfigured
 from trunkline.tts.provider import providers
+from trunkline.tts.providers.espeak import espeak
 
 pytestmark = pytest.mark.integration
 
@@ -150,6 +152,17 @@ def test_markup_and_phonemes_are_words():
         assert len(await spoken(voice, "[[stop]] stop")) > 1.5 * len(plain)
 
     asyncio.run(story())
+
+
+def test_threads_that_want_to_speak_at_once_take_turns_in_one_library():
+    def say(_):
+        library, pieces = espeak(), []
+        library.synthesise(SENTENCE, library.resolve("en-gb"), lambda piece: not pieces.append(piece))
+        return id(library), len(b"".join(pieces)) // 2_205
+
+    # Without turns this ends the whole process with a segmentation fault.
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(say, range(40)))) == 1
 
 
 def test_speech_begins_and_ends_without_dead_air():

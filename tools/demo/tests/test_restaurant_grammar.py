@@ -9,7 +9,7 @@ import pytest
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.audio.resample import resample
 from trunkline.stt.providers.decoder import Decoder, Question, Want
-from trunkline.tts.providers.espeak import Espeak
+from trunkline.tts.providers.espeak import espeak
 
 pytestmark = pytest.mark.integration
 
@@ -86,16 +86,12 @@ def decoder() -> Decoder:
     return Decoder()
 
 
-@pytest.fixture(scope="module")
-def espeak() -> Espeak:
-    return Espeak()
-
-
-def on_the_telephone(espeak: Espeak, phrase: str, voice: str) -> bytes:
+def on_the_telephone(phrase: str, voice: str) -> bytes:
     """Return `phrase` as it arrives: 8 kHz, through μ-law, noise at -60 dBFS and 300 ms before and after."""
     blocks: list[bytes] = []
-    espeak.synthesise(phrase, espeak.resolve(voice, 0.9), lambda block: blocks.append(block) is None)
-    speech = resample(np.frombuffer(b"".join(blocks), "<i2"), espeak.sample_rate_hz, RATE_HZ)
+    library = espeak()
+    library.synthesise(phrase, library.resolve(voice, 0.9), lambda block: blocks.append(block) is None)
+    speech = resample(np.frombuffer(b"".join(blocks), "<i2"), library.sample_rate_hz, RATE_HZ)
     padded = np.pad(speech, RATE_HZ * 3 // 10).astype("<i2")
     heard = np.frombuffer(mulaw_to_pcm16(pcm16_to_mulaw(padded.tobytes())), "<i2")
     noise = np.random.default_rng(len(heard)).normal(0, 32_768 * 10 ** (-60 / 20), len(heard))
@@ -106,12 +102,12 @@ def test_every_word_of_the_grammar_is_in_the_dictionary(decoder: Decoder) -> Non
     assert decoder.answer(Question(Want.VERDICT, GRAMMAR)).problem == ""
 
 
-def test_nine_phrases_of_ten_are_heard_word_for_word(decoder: Decoder, espeak: Espeak) -> None:
+def test_nine_phrases_of_ten_are_heard_word_for_word(decoder: Decoder) -> None:
     automaton = decoder.answer(Question(Want.AUTOMATON, GRAMMAR)).automaton
     misheard: list[tuple[str, str, str]] = []
     for voice in VOICES:
         for phrase in PHRASES:
-            pcm = on_the_telephone(espeak, phrase, voice)
+            pcm = on_the_telephone(phrase, voice)
             answer = decoder.answer(Question(Want.WORDS, GRAMMAR, pcm, automaton))
             if answer.text != phrase:
                 misheard.append((voice, phrase, answer.text))

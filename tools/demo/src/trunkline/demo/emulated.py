@@ -30,7 +30,7 @@ from trunkline.testing.providers.deepgram import DeepgramEmulator
 from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 from trunkline.testing.providers.openai import OpenAiEmulator
 from trunkline.testing.providers.phrases import Phrases
-from trunkline.tts.providers.espeak import Espeak
+from trunkline.tts.providers.espeak import espeak
 
 STT_FINAL_S: Final = 0.25
 LLM_FIRST_S: Final = 0.35
@@ -145,9 +145,9 @@ def _said(scenario: Scenario, clips: Clips) -> dict[str, NDArray[np.int16]]:
 
 
 def _voice(tts: Tts) -> Callable[[str], NDArray[np.int16]]:
-    """Return espeak-ng's voice as the agent's file has it. Made once the caller's speech is: the library is global."""
-    espeak = Espeak()
-    setting = espeak.resolve(tts.voice or "en-gb", tts.speed, tts.pitch)
+    """Return espeak-ng's voice as the agent's file has it."""
+    library = espeak()
+    setting = library.resolve(tts.voice or "en-gb", tts.speed, tts.pitch)
 
     def speak(text: str) -> NDArray[np.int16]:
         blocks: list[bytes] = []
@@ -156,7 +156,7 @@ def _voice(tts: Tts) -> Callable[[str], NDArray[np.int16]]:
             blocks.append(block)
             return True
 
-        espeak.synthesise(text, setting, emit)
-        return resample(np.frombuffer(b"".join(blocks), "<i2"), espeak.sample_rate_hz, RATE_HZ)
+        library.synthesise(text, setting, emit)
+        return resample(np.frombuffer(b"".join(blocks), "<i2"), library.sample_rate_hz, RATE_HZ)
 
     return speak

@@ -1,15 +1,17 @@
 """libespeak-ng through ctypes: text in, PCM16 out, in the thread that calls.
 
-The library keeps its state in globals, so there is one `Espeak` per process and one thread may use it. It knows nothing
-of the event loop, of calls, or of the telephone's rate. API: espeak-ng, ``src/include/espeak-ng/speak_lib.h``.
+The library keeps its state in globals: `espeak` returns the one `Espeak` of the process, and one thread at a time is
+let into it (two at once end the process with a segmentation fault). It knows nothing of the event loop, of calls, or of
+the telephone's rate. API: espeak-ng, ``src/include/espeak-ng/speak_lib.h``.
 """
 
 import ctypes
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import espeakng_loader
 
@@ -59,20 +61,25 @@ class Setting(NamedTuple):
     pitch: int = 50
 
 
+def espeak() -> "Espeak":
+    """Return the library, loaded when it is first asked for (6 ms). Any thread may ask.
+
+    Raises:
+        Unavailable: the library or its voices cannot be loaded.
+    """
+    with _loading:
+        return _loaded()
+
+
 class Espeak:
-    """The library, loaded with the voices in `data` (by default those it comes with). Use it from one thread.
+    """The library with the voices in `data`. For use by `espeak`: a process has one.
 
     Raises:
         Unavailable: the library or its voices cannot be loaded.
     """
 
-    _last: ClassVar["Espeak | None"] = None
-    """Who spoke last."""
-    _turn: ClassVar[Lock] = Lock()
-    """Whoever has it may use the library."""
-
-    def __init__(self, data: Path | None = None) -> None:
-        data = data or Path(espeakng_loader.get_data_path())
+    def __init__(self, data: Path) -> None:
+        self._turn = Lock()
         self._variants = tuple(sorted(path.name for path in data.glob("voices/!v/*")))
         self._short = None
         if len(str(data).encode()) > _LONGEST_DATA_PATH:
@@ -97,7 +104,6 @@ class Espeak:
         self._raised: BaseException | None = None
         self._callback = _Callback(self._on_samples)  # the library keeps only the address
         self._lib.espeak_SetSynthCallback(self._callback)
-        Espeak._last = self
 
     def resolve(self, voice: str, speed: float = 1.0, pitch: int = 50) -> Setting:
         """Return the setting for `voice`: a language (``en-gb``) or a voice's name, maybe with ``+variant`` (``+f3``).
@@ -120,17 +126,15 @@ class Espeak:
     def synthesise(self, text: str, setting: Setting, emit: Emit) -> None:
         """Speak `text`, handing 160 ms blocks to `emit` as they are made; return when all is said or `emit` ends it.
 
+        Waits while another thread is speaking.
+
         Raises:
             Transient: the library refuses.
         """
-        with Espeak._turn:
+        with self._turn:
             self._synthesise(text, setting, emit)
 
     def _synthesise(self, text: str, setting: Setting, emit: Emit) -> None:
-        if Espeak._last is not self:  # another instance has had the library, which is one for the process
-            self._lib.espeak_SetSynthCallback(self._callback)
-            self._voice = b""
-            Espeak._last = self
         if setting.identifier != self._voice:
             if self._lib.espeak_SetVoiceByName(setting.identifier) != 0:
                 raise Transient(f"espeak-ng cannot load the voice {setting.identifier.decode()}")
@@ -171,6 +175,14 @@ class Espeak:
         if not languages:
             raise Unavailable("libespeak-ng has no voices")
         self.languages = tuple(sorted(languages))
+
+
+_loading: Final = Lock()
+
+
+@cache
+def _loaded() -> Espeak:
+    return Espeak(Path(espeakng_loader.get_data_path()))
 
 
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:

@@ -15,21 +15,15 @@ from typing import Final
 from trunkline.proto.agent import Tts
 from trunkline.providers.errors import Transient
 from trunkline.tts.provider import TtsCapabilities, TtsVoice
-from trunkline.tts.providers.espeak import Espeak, Setting
+from trunkline.tts.providers.espeak import Setting, espeak
 
 DEFAULT_VOICE: Final = "en-gb"
 
 
 @cache
 def _thread() -> ThreadPoolExecutor:
-    """Return the one thread that may touch the library."""
+    """Return the one thread on which calls use the library."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="espeak")
-
-
-@cache
-def _espeak() -> Espeak:
-    """Return the library, loaded on first use (6 ms). Call it in that thread only."""
-    return Espeak()
 
 
 class LocalVoice:
@@ -56,7 +50,7 @@ class LocalVoice:
         def work() -> None:
             try:
                 if not closed.is_set():
-                    _espeak().synthesise(sentence, self._setting, emit)
+                    espeak().synthesise(sentence, self._setting, emit)
             except Exception as error:  # noqa: BLE001 - raised again in the loop
                 failures.append(error)
             if not closed.is_set():
@@ -93,7 +87,7 @@ class LocalProvider:
 
     async def warm(self, tts: Tts) -> None:  # noqa: ARG002 - all voices come with the library
         """Load the library."""
-        await asyncio.get_running_loop().run_in_executor(_thread(), _espeak)
+        await asyncio.get_running_loop().run_in_executor(_thread(), espeak)
 
     async def open(self, tts: Tts) -> TtsVoice:
         """Return the voice; loads the library when it is the first.
@@ -104,8 +98,8 @@ class LocalProvider:
         """
 
         def find() -> LocalVoice:
-            espeak = _espeak()
-            return LocalVoice(espeak.resolve(tts.voice or DEFAULT_VOICE, tts.speed, tts.pitch), espeak.sample_rate_hz)
+            library = espeak()
+            return LocalVoice(library.resolve(tts.voice or DEFAULT_VOICE, tts.speed, tts.pitch), library.sample_rate_hz)
 
         return await asyncio.get_running_loop().run_in_executor(_thread(), find)
 
