@@ -11,34 +11,29 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Coroutine
-from typing import Any, Final, Literal, NamedTuple
-
-import msgspec
+from typing import Final, Literal, NamedTuple
 
 from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
-from trunkline.bus import Bus, BusError, CallStore, EventLog, Subscription
+from trunkline.bus import BusError, Subscription
 from trunkline.edge.assign import Assignments, Held, Pool
-from trunkline.edge.bill import Bill
+from trunkline.edge.books import Books, Carried, Past, opened, reopened
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
-from trunkline.edge.clips import Clips
 from trunkline.edge.downlink import Downlink, Wire
 from trunkline.edge.errors import LineClosed
-from trunkline.edge.keeping import Keeping
-from trunkline.edge.liveness import Liveness
-from trunkline.edge.metrics import EdgeMetrics
+from trunkline.edge.facilities import Facilities
 from trunkline.edge.own import OwnVoice
 from trunkline.edge.ring import Ring
 from trunkline.edge.serving import Serving
-from trunkline.edge.settings import EdgeSettings
 from trunkline.edge.story import Story
+from trunkline.edge.telling import Telling
 from trunkline.edge.uplink import Uplink
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadFrame, BadMessage
-from trunkline.proto.events import CallEnded, CallResumed, CallStarted, Fact, KeyPressed, StageAssigned, StageLost
+from trunkline.proto.events import KeyPressed, StageAssigned, StageLost
 from trunkline.proto.frame import Codec, unpack_audio
-from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId, WorkerId
+from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId
 from trunkline.proto.messages import (
     Assigned,
     Claim,
@@ -58,9 +53,6 @@ from trunkline.proto.messages import (
     WindUp,
     WordsTimed,
 )
-from trunkline.proto.records import CallRecord
-from trunkline.runtime.clock import Clock
-from trunkline.runtime.journal import Journal
 from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.call")
@@ -74,31 +66,12 @@ UNHEARD: Final = 4
 """So many frames in a row that nobody heard, and the STT worker is gone."""
 WIND_UP_S: Final = 30.0
 """How long the brain may take to bring a call to its end."""
-MOST_UNTOLD: Final = 1_000
-"""Messages that wait for a brain to tell them to; beyond it the oldest are given up."""
 RETURNS: Final = "returns"
 """Parameter of a stream, ``1`` when the carrier's instructions bring the caller back to us once it has ended."""
 AGAIN: Final = "again"
 """Parameter of a stream, ``1`` when the caller has come back."""
 _CLOSE_S: Final = 1.0
-_RECORD_S: Final = 0.3
-"""How long the end of a call may wait for its record: without it another edge might take the call up again."""
 _TOPICS: Final = frozenset({"speech", "speak", "spoken", "interrupt", "control", "usage", "assigned"})
-
-
-class Facilities(NamedTuple):
-    """What all calls of an edge share."""
-
-    bus: Bus
-    events: EventLog
-    edge: WorkerId
-    clock: Clock
-    settings: EdgeSettings
-    metrics: EdgeMetrics
-    liveness: Liveness
-    clips: Clips
-    store: CallStore
-    journal: Journal
 
 
 class Leg(NamedTuple):
@@ -109,13 +82,6 @@ class Leg(NamedTuple):
     line: Line
     revision: int = 0
     """Of the call's record as it is stored; 0 when there is none."""
-
-
-class Past(NamedTuple):
-    """What was before this line: the record as another edge (or this one) left it, and what was made of it."""
-
-    record: CallRecord
-    first_seq: Seq
 
 
 class Ending(NamedTuple):
@@ -152,7 +118,6 @@ class Call:
         self._clock = clock
         self._metrics = facilities.metrics
         self._journal = facilities.journal
-        self._keeping = self._keep(past, revision)
         self.gone: Final = asyncio.Event()
         """Set when nothing is left of it here."""
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
@@ -171,12 +136,15 @@ class Call:
         self._assignments = Assignments(pool, call, self._claim, longest_tool_s, epochs)
         self._serving = Serving(call, self._bus, self._assignments, clock, settings.reclaim_s, self, self._spawn)
         self._story = Story()
-        self._bill = Bill(agent.limits.max_cost_usd)
-        self._winding_up = ""
-        if past is not None:
-            self._restore(past.record)
+        record = (
+            opened(call, agent, started, self._carrier.name, facilities.edge, clock.wall())
+            if past is None
+            else reopened(past.record, facilities.edge)
+        )
+        self._books = Books(record, revision, past, facilities, self._carried, self.usurped)
         self._greeting = UtteranceId(0)
-        self._untold: asyncio.Queue[tuple[str, msgspec.Struct]] = asyncio.Queue()
+        self._telling = Telling(call, self._bus, self._serving.listening, self._metrics)
+        self._tell = self._telling.tell
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,19 +152,18 @@ class Call:
 
     async def run(self) -> None:
         """Live through the call; return when it is over, or gone, and everybody has been told."""
-        self._emit(self._beginning())
         log.info(
             "call started" if self._past is None else "call resumed",
             extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name},
         )
-        longest_s = max(0.0, self.agent.limits.max_duration_s - self._age_s())
+        longest_s = max(0.0, self.agent.limits.max_duration_s - self._books.age_s)
         too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
         if self._past is None:
             self._greeting = self._own.greet()
             if self._greeting:
                 self._story.spoke(Generation(1), self._greeting, self.agent.greeting)
-        self._keeping.change()
-        for work in (self._listen(), self._downlink.deliver(self._line), self._tell_all(), self._begin()):
+        self._books.begin()
+        for work in (self._listen(), self._downlink.deliver(self._line), self._telling.run(), self._begin()):
             self._spawn(work)
         ending = Ending("edge-stopped", INTERNAL_ERROR, "")
         try:
@@ -302,7 +269,7 @@ class Call:
                 pressed = DigitPressed(digit=digit, at=at)
                 self._story.pressed(pressed)
                 self._tell(subjects.dtmf(self.id), pressed)
-                self._emit(KeyPressed(digit=digit, at=at))
+                self._books.emit(KeyPressed(digit=digit, at=at))
             case Stopped():
                 self.end("customer-ended-call")
             case Rejected(reason=reason, detail=detail, close_code=None):
@@ -343,9 +310,8 @@ class Call:
             case SpeechStarted() | PartialTranscript() | SpeechStopped() | FinalTranscript() | TurnEnded():
                 self._on_speech(message)
             case Used():
-                self._bill.take(message)
-                self._keeping.change(eager=False, **self._counts())
-                self._watch_cost()
+                if self._books.enter(message):
+                    self._wind_up("exceeded-max-cost")
             case Assigned(stage=stage, epoch=epoch) if epoch > self._assignments.epoch(stage):
                 self.usurped()
             case WordsTimed():
@@ -392,20 +358,20 @@ class Call:
         await self._serving.begin()
 
     def _claim(self, stage: Stage, epoch: Epoch) -> Claim:
-        past, takes_over = self._past, self._serving.began
+        past, takes_over, record = self._past, self._serving.began, self._books.record
         line: Literal["", "moved", "lost"] = ""
         if past is not None and not takes_over:
             line = "moved" if past.record.planned else "lost"
-        recap = self._story.recap(self._downlink.reached, self._winding_up) if takes_over or line else None
+        recap = self._story.recap(self._downlink.reached, record.winding_up) if takes_over or line else None
         return Claim(
             call=self.id,
             stage=stage,
             epoch=epoch,
-            edge=self._facilities.edge,
+            edge=record.edge,
             agent=self.agent,
             generation=max(self._downlink.highest, self._story.generation),
-            tenant=self._keeping.record.tenant,
-            started_at=self._keeping.record.started_at,
+            tenant=record.tenant,
+            started_at=record.started_at,
             greeting=UtteranceId(0) if takes_over else self._greeting,
             asked_at=self._clock.wall(),
             voice=self._assignments.epoch("tts"),
@@ -415,9 +381,9 @@ class Call:
 
     async def taken(self, stage: Stage, held: Held) -> None:
         """Somebody serves `stage` from now on."""
-        self._emit(StageAssigned(stage=stage, worker=held.worker, epoch=held.epoch, claim_ms=held.claim_ms))
+        self._books.emit(StageAssigned(stage=stage, worker=held.worker, epoch=held.epoch, claim_ms=held.claim_ms))
         self._journal.note("assigned", self.id, stage=stage, worker=held.worker, epoch=held.epoch)
-        self._keeping.change(epochs=self._assignments.epochs, **self._counts())
+        self._books.assign(self._assignments.epochs)
         if stage == "stt":
             await self._uplink.connect(self.id, held.worker, held.epoch, Seq(self._committed + 1))
         elif stage == "tts" and self._serving.began:
@@ -428,9 +394,9 @@ class Call:
     def lost(self, stage: Stage, held: Held, reason: str) -> None:
         """Whoever served `stage` is gone; another is being looked for."""
         self._metrics.claims[f"{stage}_lost"] += 1
-        self._bill.complete = False  # what it used last it cannot tell
+        self._books.lack()
         self._journal.note("lost", self.id, stage=stage, worker=held.worker, epoch=held.epoch, reason=reason)
-        self._emit(StageLost(stage=stage, worker=held.worker, epoch=held.epoch, reason=reason))
+        self._books.emit(StageLost(stage=stage, worker=held.worker, epoch=held.epoch, reason=reason))
         if stage == "stt":
             self._uplink.disconnect()
         elif stage == "tts":
@@ -451,35 +417,15 @@ class Call:
         self._tell(subjects.playout(self.id), said)
         self._own.on_playout(said)
 
-    def _watch_cost(self) -> None:
-        if self._bill.exceeded and not self._winding_up:
-            self._winding_up = reason = "exceeded-max-cost"
-            log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._bill.usd, 4)})
-            self._keeping.change(winding_up=reason, **self._counts())
-            self._tell(subjects.control(self.id), WindUp(reason=reason))
-            self._spawn(self._end_later(reason, WIND_UP_S))
+    def _wind_up(self, reason: str) -> None:
+        log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._books.usd, 4)})
+        self._books.wind_up(reason)
+        self._tell(subjects.control(self.id), WindUp(reason=reason))
+        self._spawn(self._end_later(reason, WIND_UP_S))
 
     async def _end_later(self, reason: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
         self.end(reason)
-
-    def _tell(self, subject: str, message: msgspec.Struct) -> None:
-        if self._untold.qsize() >= MOST_UNTOLD:
-            self._untold.get_nowait()
-            self._metrics.dropped["message_untold"] += 1
-        self._untold.put_nowait((subject, message))
-
-    async def _tell_all(self) -> None:
-        while True:
-            await self._serving.listening.wait()  # what is told while nobody is there is told to the next
-            subject, message = await self._untold.get()
-            if not self._serving.listening.is_set():
-                await self._serving.listening.wait()
-            try:
-                await self._bus.publish(subject, message)
-            except BusError as error:
-                self._metrics.dropped["message_unsent"] += 1
-                self._complain("message not sent", error=str(error))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -491,27 +437,25 @@ class Call:
         await ended(*self._tasks)
         self._journal.note("end", self.id, reason=ending.reason, fate=ending.fate)
         if ending.fate == "over":
-            await self._keeping.settle(_RECORD_S, state="ended", reason=ending.reason, **self._counts())
+            await self._books.conclude(ending.reason)
             await self._hang_up(ending)
             await self._let_go(ending)
-            if not self._keeping.usurped:  # or else it is told by whoever has the call now
-                self._record_end(ending)
+            if not self._books.usurped:  # or else it is told by whoever has the call now
+                self._books.tell_end(ending.reason)
         else:
             await self._let_go(ending)
             if ending.fate == "away":
-                await self._keeping.settle(
-                    _RECORD_S, state="away", reason=ending.reason, planned=ending.planned, **self._counts()
-                )
+                await self._books.set_aside(ending.reason, planned=ending.planned)
             await self._hang_up(ending)
             self._metrics.ended[f"{ending.fate}-{ending.reason}"] += 1
-        await self._keeping.aclose()
+        await self._books.aclose()
         log.info(
             "call ended" if ending.fate == "over" else "call let go",
             extra={
                 "call": self.id,
                 "reason": ending.reason,
                 "fate": ending.fate,
-                "duration_s": round(self._age_s(), 3),
+                "duration_s": round(self._books.age_s, 3),
                 "frames_in": self._ring.count,
                 "audio_ms_out": self._downlink.audio_ms,
                 "bad_messages": sum(self._complaints.values()),
@@ -526,90 +470,14 @@ class Call:
     async def _let_go(self, ending: Ending) -> None:
         """Release the workers; what they say last, which tells what they used, comes before this returns."""
         if not await self._assignments.release(ending.reason, goes_on=ending.fate != "over"):
-            self._bill.complete = False
+            self._books.lack()
         if self._subscription is not None:
             await self._subscription.drain()
 
-    def _record_end(self, ending: Ending) -> None:
-        if (bill := self._bill.fact()) is not None:
-            self._emit(bill)
-        counts = self._counts()
-        self._emit(
-            CallEnded(
-                reason=ending.reason,
-                duration_s=round(self._age_s(), 3),
-                frames_in=counts["frames_in"],
-                audio_ms_out=counts["audio_ms_out"],
-            )
-        )
-        self._metrics.ended[ending.reason] += 1
-        self._metrics.traffic["audio_ms_out"] += self._downlink.audio_ms
-
-    # --- the record ---------------------------------------------------------------------------------------------------
-
-    def _keep(self, past: Past | None, revision: int) -> Keeping:
-        facilities, started, now = self._facilities, self._started, self._clock.wall()
-        if past is None:
-            record = CallRecord(
-                call=self.id,
-                state="live",
-                edge=facilities.edge,
-                written_at=now,
-                agent=self.agent,
-                carrier=self._carrier.name,
-                carrier_call=started.carrier_call,
-                direction="outbound" if started.parameters.get("direction") == "outbound" else "inbound",
-                started_at=now,
-            )
-        else:
-            record = msgspec.structs.replace(
-                past.record,
-                state="live",
-                edge=facilities.edge,
-                planned=False,
-                reason="",
-                comebacks=past.record.comebacks + 1,
-            )
-        return Keeping(facilities.store, record, revision, self._clock.wall, self.usurped)
-
-    def _restore(self, record: CallRecord) -> None:
-        for used in record.used:
-            self._bill.take(used)
-        self._bill.complete = record.bill_complete
-        self._winding_up = record.winding_up
-
-    def _beginning(self) -> CallStarted | CallResumed:
-        record = self._keeping.record
-        if self._past is None:
-            return CallStarted(
-                agent=self.agent.name,
-                carrier=record.carrier,
-                carrier_call=record.carrier_call,
-                edge=record.edge,
-                direction=record.direction,
-            )
-        before = self._past.record
-        away_ms = max(0, round((self._clock.wall() - before.written_at) * 1000))
-        return CallResumed(edge=record.edge, before=before.edge, away_ms=away_ms, planned=before.planned)
-
-    def _counts(self) -> dict[str, Any]:
-        """Return what this line and those before it have carried, as a `CallRecord` has it."""
-        before = self._past.record if self._past is not None else None
-        return {
-            "frames_in": self._ring.count + (before.frames_in if before else 0),
-            "audio_ms_out": self._downlink.audio_ms + (before.audio_ms_out if before else 0),
-            "next_seq": self._ring.next_seq,
-            "used": self._bill.totals,
-            "bill_complete": self._bill.complete,
-        }
-
-    def _age_s(self) -> float:
-        return self._clock.wall() - self._keeping.record.started_at
+    def _carried(self) -> Carried:
+        return Carried(self._ring.count, self._downlink.audio_ms, self._ring.next_seq)
 
     # --- odds and ends ------------------------------------------------------------------------------------------------
-
-    def _emit(self, fact: Fact) -> None:
-        self._facilities.events.emit(self.id, fact)
 
     def _complain(self, what: str, **fields: str) -> None:
         """Log once per call and kind; the counters have the rest."""

@@ -8,11 +8,13 @@ from typing import Final
 from trunkline.agents import AgentFolder
 from trunkline.bus import Bus, BusError, BusUnavailable, CallStore, EventLog, Heartbeat
 from trunkline.bus.heartbeat import PERIOD_S
-from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Facilities, Leg, Past
+from trunkline.edge.books import Past
+from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
 from trunkline.edge.comeback import next_seq, read_record, take_up
 from trunkline.edge.errors import LineClosed
+from trunkline.edge.facilities import Facilities
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.reaper import Reaper
