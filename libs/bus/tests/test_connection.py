@@ -122,6 +122,32 @@ def test_a_reconnect_is_quick_and_counts_as_settled_only_after_a_while():
         asyncio.run(story(server))
 
 
+def test_what_is_said_during_an_outage_reaches_those_who_come_back_later_in_order():
+    heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+    async def hear(subject: str, data: bytes) -> None:
+        heard.put_nowait((subject, data))
+
+    async def story(server: NatsServer) -> None:
+        async with bus_at(server.url) as (speaker, _):
+            server.kill()
+            while speaker.connected:
+                await asyncio.sleep(0.005)
+            await speaker.publish("said.0", MESSAGE)
+            server.start()
+            while not speaker.connected:
+                await asyncio.sleep(0.005)
+            await speaker.publish("said.1", MESSAGE)
+            async with bus_at(server.url) as (listener, _):
+                await listener.subscribe("said.*", hear)
+                assert [(await heard.get())[0] for _ in range(2)] == ["said.0", "said.1"]
+                await speaker.publish("said.2", MESSAGE)
+                assert (await heard.get())[0] == "said.2"
+
+    with run_nats(jetstream=False) as server:
+        asyncio.run(story(server))
+
+
 def test_when_one_of_several_servers_dies_another_is_found_at_once(guarded):
     async def story() -> None:
         servers = {server.port: server for server in (guarded(""), guarded(""))}

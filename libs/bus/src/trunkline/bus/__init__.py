@@ -13,10 +13,12 @@ from trunkline.bus.event_log import EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
+from trunkline.bus.outbox import BACK_S
 from trunkline.bus.streams import ensure_events_stream
 from trunkline.bus.worker import CallSession, Worker
 
 __all__ = [
+    "BACK_S",
     "Bus",
     "BusError",
     "BusTimeout",

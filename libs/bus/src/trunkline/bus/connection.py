@@ -23,6 +23,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outage import WayBack
+from trunkline.bus.outbox import Outbox
 from trunkline.proto.codec import encode
 
 log = logging.getLogger("trunkline.bus")
@@ -74,6 +75,7 @@ class Bus:
     def __init__(self, control: Client, media: Client, on_lost: OnLost) -> None:
         self.control = control
         self.media = MediaLane(media)
+        self._outbox = Outbox(self._send_late, MAX_UNSENT_BYTES)
         self._on_lost = on_lost
         self.up_since: float | None = None
         """Since when (loop time) both connections have stood without a break; None while one does not."""
@@ -137,12 +139,16 @@ class Bus:
     async def publish(self, subject: str, message: msgspec.Struct) -> None:
         """Publish `message` as JSON on the control connection. Never waits for the socket.
 
-        While disconnected it is kept, to be sent on the way back.
+        While disconnected, and until others must be back as well, it is kept (`Outbox`).
 
         Raises:
             BusUnavailable: more than 1 MiB waits already, or the connection is closed for good.
         """
         data = encode(message)
+        if self._outbox.shut:
+            if not self._outbox.hold(subject, data):
+                raise BusUnavailable(f"cannot publish on {subject}: too much waits for NATS to come back")
+            return
         self._refuse_when_stalled(subject, len(data))
         try:
             await self.control.publish(subject, data)
@@ -219,11 +225,20 @@ class Bus:
         self._closing = True
         for task in list(self._requests):
             task.cancel()
+        self._outbox.cancel()
+        if self.control.is_connected:
+            await self._outbox.empty()
         for client in (self.control, self.media.client):
             with contextlib.suppress(nats.errors.Error, TimeoutError):
                 await client.flush(timeout=1)
             with contextlib.suppress(Exception):
                 await client.close()
+
+    async def _send_late(self, subject: str, data: bytes) -> None:
+        try:
+            await self.control.publish(subject, data)
+        except nats.errors.Error as error:
+            log.warning("message lost in an outage", extra={"subject": subject, "error": str(error)})
 
     def _refuse_when_stalled(self, subject: str, size: int) -> None:
         if self.control.pending_data_size + size > MAX_UNSENT_BYTES:
@@ -260,6 +275,10 @@ class Bus:
         async def on_disconnected() -> None:
             self.up_since = None
             way_back.lost()
+            if lane == "media":
+                self.media.breaks += 1
+            else:
+                self._outbox.close()
             if not self._closing:
                 log.warning("bus disconnected", extra={"lane": lane})
 
@@ -268,6 +287,8 @@ class Bus:
     def _reconnected(self, lane: str, client: Client, way_back: WayBack) -> Callable[[], Awaitable[None]]:
         async def on_reconnected() -> None:
             way_back.found(_address(client))
+            if lane == "control":
+                self._outbox.open_soon()
             if self.connected:
                 self.up_since = asyncio.get_running_loop().time()
             log.info("bus reconnected", extra={"lane": lane})

@@ -42,6 +42,8 @@ class MediaLane:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.counts: Counter[str] = Counter()
+        self.breaks = 0
+        """How often the connection broke. What was sent last before that may have got no further than the socket."""
         self._inbox = ""
 
     @property

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Final
 
 FIRST_WAIT_S: Final = (0.01, 0.06)
-NEXT_WAIT_S: Final = (0.05, 0.15)
+NEXT_WAIT_S: Final = (0.03, 0.08)
 REFUSED_S: Final = 5.0
 """Servers that have refused us for so long do not mean it as a passing thing."""
 
@@ -16,7 +16,7 @@ REFUSED_S: Final = 5.0
 class WayBack:
     """Picks where and when to reconnect: another server first, and soon; then the least tried.
 
-    The first attempt after a disconnect comes after 10 to 60 ms, later ones after 50 to 150 ms each: quick, because
+    The first attempt after a disconnect comes after 10 to 60 ms, later ones after 30 to 80 ms each: quick, because
     callers wait, and spread, because a thousand clients come back at once.
     """
 

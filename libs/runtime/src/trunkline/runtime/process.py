@@ -128,6 +128,7 @@ class Chassis:
                     *self.problems().items(),
                     ("up", f"{self.clock.monotonic() - self._born:.0f} s"),
                     ("memory", f"{_resident_mib():.0f} MiB"),
+                    ("tasks", len(asyncio.all_tasks())),
                     ("cpu", f"{usage.ru_utime + usage.ru_stime:.1f} s"),
                     ("loop lag, worst of a minute", f"{self.lag.worst_s * 1000:.1f} ms"),
                 ],

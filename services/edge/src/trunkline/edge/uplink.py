@@ -6,10 +6,11 @@ ring, with `Flag.REPLAY`, faster than real time; only what the ring has forgotte
 
 Every frame carries a reply address, on which the bus says that nobody heard it: the worker is dead, or it is not back
 yet after the bus was away. Then the pointer goes back to that frame, which is tried alone, once for every new one,
-until it is heard.
+until it is heard. When the connection breaks it goes back a little as well; who has heard a frame leaves it out.
 """
 
 from collections import Counter
+from typing import Final
 
 from trunkline.bus import MediaLane
 from trunkline.edge.ring import Kept, Ring
@@ -18,6 +19,8 @@ from trunkline.proto.frame import Codec, Flag, MediaFrame, pack_media
 from trunkline.proto.ids import CallId, Epoch, Seq, WorkerId
 from trunkline.runtime.journal import Journal
 
+SOCKET_FRAMES: Final = 5
+"""So many frames may be lost with a connection that breaks, sent but not arrived; they are sent again."""
 _NO_FLAGS = int(Flag.NONE)
 _REPLAY = int(Flag.REPLAY)
 _SILENT = Journal()
@@ -45,10 +48,11 @@ class Uplink:
         self._subject = ""
         self._reply = ""
         self._epoch = Epoch(0)
-        self._due = Seq(0)
+        self._since = self._due = Seq(0)
         self._unheard = False
         self._in_a_row = 0
         self._catching_up: Epoch | None = None
+        self._breaks = lane.breaks
 
     async def push(self, captured_us: int, payload: bytes) -> None:
         """Take the next frame, in the codec of the uplink."""
@@ -57,6 +61,9 @@ class Uplink:
             self._in_a_row = 0
         if not self._subject or self._catching_up is not None:
             return
+        if self._breaks != self._lane.breaks:
+            self._breaks = self._lane.breaks
+            self._due = max(self._since, Seq(self._due - SOCKET_FRAMES))
         if self._due == kept.seq:
             await self._send(kept, _NO_FLAGS)
         else:
@@ -65,7 +72,7 @@ class Uplink:
     async def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
         """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
         self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
-        self._call = call
+        self._call, self._since = call, since
         self._reply = self._lane.reply_to(f"{call}-{epoch}-")
         self._unheard = False
         self._in_a_row = 0

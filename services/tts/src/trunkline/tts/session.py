@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from trunkline.bus import Bus, BusError, EventLog, Subscription
+from trunkline.bus import BACK_S, Bus, BusError, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import ProviderFailed, StageSettled
@@ -43,8 +43,6 @@ _USAGE_S: Final = 1.0
 _FLUSH_S: Final = 1.0
 _BUS_AWAY_S: Final = 3.0
 """For how long speech waits for a bus that is away; what would be later still is not said."""
-_EDGE_BACK_S: Final = 0.3
-"""Edges come back to a bus within so long after us; what is sent sooner may find nobody."""
 _LOOK_S: Final = 0.02
 _STOP_S: Final = 0.25
 _CLOSE_S: Final = 1.0
@@ -305,7 +303,7 @@ class CallSpeech:
         """Wait while the bus is away, and until edges must be back as well: the carrier has what is to be heard now."""
         bus, clock = self._shared.bus, self._shared.clock
         given_up_at = clock.monotonic() + _BUS_AWAY_S
-        while not bus.settled(_EDGE_BACK_S) and self._floor.stands(sentence) and not self._closed:
+        while not bus.settled(BACK_S) and self._floor.stands(sentence) and not self._closed:
             if clock.monotonic() > given_up_at:
                 return
             await asyncio.sleep(_LOOK_S)

@@ -83,7 +83,8 @@ def lifecycle(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
     for identity, times in Counter(event.id for event in call.events).items():
         if times > 1:
             yield Violation(rule="fact-twice", call=caller, t=t, text=f"{identity} was delivered {times} times")
-    turns = [fact.turn for fact in facts if isinstance(fact, CallerSpoke)]
+    # A sound without words counts with the turn before.
+    turns = [fact.turn for fact in facts if isinstance(fact, CallerSpoke) and fact.text]
     if turns != list(range(1, len(turns) + 1)):
         yield Violation(rule="fact-turns", call=caller, t=t, text=f"the caller's turns are numbered {turns}")
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.chaos.figures import Spread
+from trunkline.chaos.figures import Cost, Slope, Spread, spread
 from trunkline.chaos.rows import ROWS
 from trunkline.chaos.run import Result
 
@@ -15,6 +15,8 @@ _HEAD: Final = (
     "| fault | promised | faults | calls hit | silence added | taken over | words lost or twice | broken promises |",
     "|---|---|--:|--:|--:|--:|--:|--:|",
 )
+SOAK: Final = "random"
+"""The row in which the kills of other rows happen too, under their names."""
 _WORDS: Final = ("agent words lost", "agent words heard twice", "caller word lost", "caller word twice")
 
 
@@ -39,7 +41,7 @@ def table(results: dict[str, Result]) -> str:
         if result is None and name == "quick":
             continue
         if result is None:
-            lines.append(f"| {row.title} | {row.promise} | not run | | | | | |")
+            lines.append(_from_soak(name, results.get(SOAK)))
             continue
         counts = result.findings.counts
         cells = (
@@ -54,7 +56,48 @@ def table(results: dict[str, Result]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_totals(results)]
+    if SOAK in results:
+        lines += ["", *_growth(results[SOAK])]
     return "\n".join(lines)
+
+
+def _from_soak(name: str, soak: Result | None) -> str:
+    row = ROWS[name]
+    costs: list[Cost] = [cost for cost in soak.costs if cost.kind == name] if soak is not None else []
+    if not costs:
+        return f"| {row.title} | {row.promise} | not run | | | | | |"
+    cells = (
+        row.title,
+        row.promise,
+        str(len({cost.fault_t for cost in costs})),
+        str(len(costs)),
+        _cell(spread(cost.extra_silence_ms for cost in costs)),
+        _cell(spread(cost.reclaim_ms for cost in costs)),
+        "see soak",
+        "see soak",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _growth(soak: Result) -> list[str]:
+    lines = [
+        f"What grew in {soak.took_s / 60:.0f} minutes of soak (of every service, the process that was spared):",
+        "",
+        "| reading | per hour | 95 % | readings |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, slope in sorted(soak.slopes.items()):
+        if slope is not None:
+            lines.append(f"| {name} | {_signed(slope.per_hour)} | {_range(slope)} | {slope.n} |")
+    return lines
+
+
+def _range(slope: Slope) -> str:
+    return f"{_signed(slope.low)} to {_signed(slope.high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}"
 
 
 def one_line(result: Result) -> str:

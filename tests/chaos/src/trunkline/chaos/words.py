@@ -16,6 +16,8 @@ from trunkline.proto.events import AgentSpoke, CallerSpoke
 
 NEAR_S: Final = 1.0
 """How near to a hole in what was heard a change of voice must be to be its reason."""
+AHEAD_S: Final = 3.0
+"""How far a voice may be ahead of the ear: so much later the caller hears where it was changed."""
 
 SENTENCE_S: Final = 4.0
 """Longer than any sentence here takes to say."""
@@ -121,7 +123,7 @@ def _missing(
         text = f"words {at} to {end - 1} of {len(expected)} were not heard between {from_t:.3f} and {to_t:.3f}"
         if any(near(begin) or near(ended) for begin, ended in caller.gaps):
             counts["agent words lost with the line"] += count
-        elif count == 1 and any(map(near, changes)):
+        elif count == 1 and any(near(t) or t <= from_t <= t + AHEAD_S for t in changes):
             counts["agent words lost with a voice"] += count
         else:
             counts["agent words lost"] += count
