@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from trunkline.bus import Bus, BusTimeout, BusUnavailable, Heartbeat, NoWorker, Unservable, Worker
+from trunkline.bus import Bus, BusTimeout, BusUnavailable, EventLog, Heartbeat, NoWorker, Unservable, Worker, facts_of
+from trunkline.bus.edges import HUNG_S
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
+from trunkline.proto.events import KeyPressed
 from trunkline.proto.ids import CallId, call_id_of, new_worker_id
 from trunkline.proto.messages import (
     Alive,
@@ -70,6 +73,7 @@ class Stage:
         self.may_close = asyncio.Event()
         self.strain: str | None = None
         self.now = 1_000.0
+        self.events = EventLog(bus, time.time)
         self.worker = Worker(
             bus,
             stage="stt",
@@ -79,6 +83,7 @@ class Stage:
             strained=lambda: self.strain,
             wall=lambda: self.now,
         )
+        self.worker.guard(self.events)
 
     async def open_call(self, claim: Claim) -> Session:
         if claim.agent.name == "broken":
@@ -106,6 +111,7 @@ async def stage(url: str, capacity: int = 2) -> AsyncIterator[Stage]:
         yield one
     finally:
         await one.worker.stop()
+        await one.events.close()
         await bus.close()
 
 
@@ -370,6 +376,39 @@ def test_a_call_that_its_edge_knows_nothing_of_is_let_go(url):
         assert one.opened[forgotten.call].goes_on is True
         assert one.opened[kept.call].closed is None
         await beat.stop()
+
+    run(url, story)
+
+
+async def digits_told(one: Stage, claim: Claim) -> list[str]:
+    return [event.fact.digit for event in await facts_of(one.bus, claim.call, "key.pressed")]
+
+
+def test_a_worker_that_hung_tells_no_facts_of_a_call_that_somebody_else_has_got(url):
+    async def story(one: Stage) -> None:
+        kept, lost = claim_of("hung-kept"), claim_of("hung-lost")
+
+        async def on_holds(_: bytes) -> Disowned:
+            return Disowned(calls=(lost.call,))
+
+        await one.ask(kept)
+        await one.ask(lost)
+        await one.bus.serve(subjects.holds(EDGE), on_holds)
+        one.events.emit(lost.call, KeyPressed(digit="1", at=1.0))
+        assert await one.events.flush(5)
+        time.sleep(2 * HUNG_S)  # noqa: ASYNC251 - the loop is to stand still
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # what was due meanwhile comes first, as it does before what was sent meanwhile
+        for call in (kept.call, lost.call):
+            one.events.emit(call, KeyPressed(digit="2", at=2.0))
+        assert await one.events.flush(5)
+        one.events.emit(lost.call, KeyPressed(digit="3", at=3.0))
+        await one.ask(claim_of("hung-lost", epoch=3))
+        one.events.emit(lost.call, KeyPressed(digit="4", at=4.0))
+        assert await one.events.flush(5)
+        assert await digits_told(one, kept) == ["2"]
+        assert await digits_told(one, lost) == ["1", "4"]
+        assert one.opened[kept.call].closed is None
 
     run(url, story)
 

@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from trunkline.edge.uplink import SOCKET_FRAMES
 from trunkline.proto import subjects
 from trunkline.proto.events import CallEnded, CallResumed, CallStarted, KeyPressed, StageAssigned, StageLost
 from trunkline.proto.frame import Codec, Flag
@@ -362,10 +363,9 @@ class TestTheBus:
                     assert recording.ended_by == "caller"
                     frames = rig.ears.frames[call]
                     seqs = [frame.seq for frame in frames]
-                    missing = set(range(200)) - set(seqs)
-                    # What the dying server had taken and not passed on nobody can know.
-                    assert len(missing) <= 8
-                    assert seqs == sorted(seqs)
+                    # What the dying server had taken may have been passed on or not, so it is sent again.
+                    assert list(dict.fromkeys(seqs)) == list(range(seqs[-1] + 1))
+                    assert len(seqs) - len(set(seqs)) <= SOCKET_FRAMES
                     assert len(rig.ears.claims) == len(rig.voice.claims) == len(rig.mind.claims) == 1
 
         asyncio.run(story())

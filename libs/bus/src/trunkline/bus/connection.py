@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outage import WayBack
-from trunkline.bus.outbox import Outbox
+from trunkline.bus.outbox import Outbox, Repeats
 from trunkline.proto.codec import encode
 
 log = logging.getLogger("trunkline.bus")
@@ -36,6 +36,8 @@ MAX_UNSENT_BYTES: Final = 2**20
 """Above this much unsent text the socket is stalled, or the connection has been away for long."""
 _PENDING_BYTES = 2 * MAX_UNSENT_BYTES
 """Above this nats-py has every publisher wait for the socket: we never get there."""
+_AGAIN = "Again"
+"""Header of a message that is said again; names the outage."""
 _DENIED = re.compile(r"permissions violation for (\w+) to \"([^\"]*)\"", re.IGNORECASE)
 _SETTINGS: dict[str, Any] = {
     "max_reconnect_attempts": -1,
@@ -76,9 +78,12 @@ class Bus:
         self.control = control
         self.media = MediaLane(media)
         self._outbox = Outbox(self._send_late, MAX_UNSENT_BYTES)
+        self._repeats = Repeats()
         self._on_lost = on_lost
         self.up_since: float | None = None
         """Since when (loop time) both connections have stood without a break; None while one does not."""
+        self.breaks = 0
+        """How often the control connection broke."""
         self._closing = False
         self._requests: set[asyncio.Task[None]] = set()
 
@@ -132,6 +137,10 @@ class Bus:
         since = self.up_since
         return since is not None and self.connected and asyncio.get_running_loop().time() - since >= for_s
 
+    def on_back(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called whenever an outage is over, for others too; return what ends that."""
+        return self._outbox.on_open(callback)
+
     def problem(self) -> str | None:
         """Return why the bus cannot be used right now, or None: a readiness check."""
         return None if self.connected else "not connected to NATS"
@@ -139,17 +148,19 @@ class Bus:
     async def publish(self, subject: str, message: msgspec.Struct) -> None:
         """Publish `message` as JSON on the control connection. Never waits for the socket.
 
-        While disconnected, and until others must be back as well, it is kept (`Outbox`).
+        While disconnected, and until others must be back as well, it is kept; what may have been lost with the
+        connection is sent again, and heard once (`Outbox`).
 
         Raises:
             BusUnavailable: more than 1 MiB waits already, or the connection is closed for good.
         """
         data = encode(message)
-        if self._outbox.shut:
+        if (self._outbox.shut or not self.control.is_connected) and not self.control.is_closed:
             if not self._outbox.hold(subject, data):
                 raise BusUnavailable(f"cannot publish on {subject}: too much waits for NATS to come back")
             return
         self._refuse_when_stalled(subject, len(data))
+        self._outbox.said(subject, data)
         try:
             await self.control.publish(subject, data)
         except nats.errors.Error as error:
@@ -160,8 +171,14 @@ class Bus:
 
         What `on_message` raises is logged and harms no later message.
         """
+        time, repeats = asyncio.get_running_loop().time, self._repeats
 
         async def deliver(msg: Msg) -> None:
+            if msg.headers and (outage := msg.headers.get(_AGAIN)):
+                if not repeats.is_news(outage, msg.subject, msg.data, time()):
+                    return
+            else:
+                repeats.heard(msg.subject, msg.data, time())
             try:
                 await on_message(msg.subject, msg.data)
             except Exception:
@@ -234,9 +251,9 @@ class Bus:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def _send_late(self, subject: str, data: bytes) -> None:
+    async def _send_late(self, subject: str, data: bytes, outage: str) -> None:
         try:
-            await self.control.publish(subject, data)
+            await self.control.publish(subject, data, headers={_AGAIN: outage} if outage else None)
         except nats.errors.Error as error:
             log.warning("message lost in an outage", extra={"subject": subject, "error": str(error)})
 
@@ -278,6 +295,7 @@ class Bus:
             if lane == "media":
                 self.media.breaks += 1
             else:
+                self.breaks += 1
                 self._outbox.close()
             if not self._closing:
                 log.warning("bus disconnected", extra={"lane": lane})

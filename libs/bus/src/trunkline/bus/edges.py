@@ -1,6 +1,7 @@
 """The edges whose calls a worker serves: which of them has fallen silent, and which knows nothing of a call any more.
 
-It judges edges only. What becomes of a call is the worker's business.
+It judges edges only. What becomes of a call is the worker's business. It also knows when the worker cannot be sure that
+its calls are still its own: it has hung, or was cut off, and somebody else may have been given them meanwhile.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Final, Literal
 
 from trunkline.bus.connection import Bus
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
+from trunkline.bus.outbox import BACK_S
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import Stage, WorkerId
@@ -19,6 +21,10 @@ ORPHAN_S: Final = 2.0
 """A call whose edge was silent for so long is let go: nobody is left who could hear it."""
 _CHECK_S: Final = 0.5
 RECONCILE_S: Final = 2.0
+
+HUNG_S: Final = 0.4
+"""A process that stood still for so long may have been replaced: edges need a little longer to notice."""
+_TICK_S: Final = 0.1
 
 EdgeReason = Literal["edge-lost", "disowned"]
 LetGo = Callable[[Claim, EdgeReason], None]
@@ -38,6 +44,9 @@ class Edges:
         self._heard: dict[WorkerId, float] = {}
         self._known: set[WorkerId] = set()
         """Edges that may think that a call of theirs is here."""
+        self._doubts = 0
+        self._resolved = (0, 0)
+        """How many doubts, and breaks of the connection, have been resolved."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def asked(self, edge: WorkerId) -> None:
@@ -50,6 +59,22 @@ class Edges:
         await self._bus.subscribe(subjects.alive_of("edge"), self._on_alive)
         self._tasks.append(asyncio.create_task(self._find_orphans(), name="orphans"))
         self._tasks.append(asyncio.create_task(self._reconcile(), name="reconcile"))
+        self._tasks.append(asyncio.create_task(self._watch_ourselves(), name="hangs"))
+        self._resolved = self._doubts, self._bus.breaks
+
+    async def sure(self) -> None:
+        """Return when all calls held are known to be ours: at once, unless this process hung or was cut off.
+
+        What edges do not stand behind was let go by then. An edge that is gone contradicts nobody.
+        """
+        while (doubts := (self._doubts, self._bus.breaks)) != self._resolved:
+            if not self._bus.settled(BACK_S):
+                await asyncio.sleep(_TICK_S)
+                continue
+            with contextlib.suppress(BusTimeout, BusUnavailable, BadMessage):
+                for edge in list(self._known):
+                    await self._compare(edge)
+                self._resolved = doubts
 
     async def stop(self) -> None:
         """Stop watching."""
@@ -76,6 +101,17 @@ class Edges:
             gone = {edge for edge, heard in self._heard.items() if now - heard > ORPHAN_S}
             for claim in [claim for claim in self._held() if claim.edge in gone]:
                 self._let_go(claim, "edge-lost")
+
+    async def _watch_ourselves(self) -> None:
+        """Notice that this process stood still, before it hears what it has missed."""
+        loop = asyncio.get_running_loop()
+        ticked_at = loop.time()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = loop.time()
+            if now - ticked_at > HUNG_S:
+                self._doubts += 1
+            ticked_at = now
 
     async def _reconcile(self) -> None:
         """Compare notes with every edge now and then: a release, or a whole outage, may have passed one side by."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 import nats.errors
@@ -19,13 +19,19 @@ from trunkline.proto.ids import CallId, new_event_id
 log = logging.getLogger("trunkline.bus.event_log")
 
 _PUBLISH_TIMEOUT_S: Final = 2.0
+_FORGOTTEN: Final = 1_024
 
 
 class _Entry(NamedTuple):
     number: int
+    call: CallId
     subject: str
     id: str
     data: bytes
+
+
+async def _at_once() -> None:
+    return None
 
 
 class EventLog:
@@ -48,6 +54,8 @@ class EventLog:
         self._newest = -1
         self._ends: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
+        self._forgotten: dict[CallId, None] = {}
+        self._sure: Callable[[], Awaitable[None]] = _at_once
         self._current: _Entry | None = None
         self._full = False
         self._stream_made = False
@@ -72,7 +80,7 @@ class EventLog:
         try:
             kind = kind_of(fact)
             event = Event(id=new_event_id(), call=call, wall_at=self._wall(), fact=fact, tenant=tenant)
-            entry = _Entry(self._newest + 1, subjects.event(kind, call), event.id, codec.encode(event))
+            entry = _Entry(self._newest + 1, call, subjects.event(kind, call), event.id, codec.encode(event))
         except Exception:
             self.dropped += 1
             log.exception("fact refused", extra={"call": call})
@@ -80,6 +88,8 @@ class EventLog:
         if self._closed:
             self.dropped += 1
             log.warning("fact after the end of the log", extra={"call": call, "kind": kind})
+            return
+        if call in self._forgotten:
             return
         self._newest = entry.number
         (self._ends if isinstance(fact, CallStarted | CallEnded) else self._others).append(entry)
@@ -90,6 +100,26 @@ class EventLog:
                 self._full = True
                 log.error("event log full; giving up the oldest facts", extra={"limit": self._limit})
         self._wake.set()
+
+    def guard(self, sure: Callable[[], Awaitable[None]]) -> None:
+        """Store nothing before `sure` has returned: until then the facts may turn out to be somebody else's to tell."""
+        self._sure = sure
+
+    def forget(self, call: CallId) -> None:
+        """Give up what is not stored of a call, and what may come: somebody else has it now."""
+        self._forgotten[call] = None
+        while len(self._forgotten) > _FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
+        for queue in (self._ends, self._others):
+            kept = [entry for entry in queue if entry.call != call]
+            queue.clear()
+            queue.extend(kept)
+        if self._current is not None and self._current.call == call:
+            self._current = None
+
+    def remember(self, call: CallId) -> None:
+        """Take facts of a call again: it has come back."""
+        self._forgotten.pop(call, None)
 
     async def flush(self, timeout_s: float = 1.0) -> bool:
         """Wait until every fact emitted so far is stored or given up; return whether that was within `timeout_s`.
@@ -141,6 +171,9 @@ class EventLog:
         jetstream = self._bus.control.jetstream()
         attempts = 0
         while not self._closed:
+            await self._sure()
+            if self._current is None:
+                return  # forgotten
             attempts += 1
             try:
                 if not self._stream_made:

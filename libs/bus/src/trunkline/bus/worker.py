@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.edges import EdgeReason, Edges
 from trunkline.bus.errors import BusUnavailable, Unservable
+from trunkline.bus.event_log import EventLog
 from trunkline.bus.handover import HandingOver
 from trunkline.bus.heartbeat import PERIOD_S, Heartbeat
 from trunkline.bus.strain import Strain
@@ -106,6 +107,7 @@ class Worker:
         self._empty = asyncio.Event()
         self._empty.set()
         self._edges = Edges(bus, stage, worker, self._claims, self._let_go_for_edge)
+        self._events: EventLog | None = None
         self._watch: asyncio.Task[None] | None = None
         self._handing = HandingOver(bus, worker)
         self._leaving: set[asyncio.Task[None]] = set()
@@ -133,6 +135,11 @@ class Worker:
     def sessions(self) -> list[tuple[CallId, CallSession]]:
         """Return the calls held and what serves them."""
         return [(call, held.session) for call, held in self._held.items()]
+
+    def guard(self, events: EventLog) -> None:
+        """Have facts wait while it is not sure that the calls are still held; those of a lost call are dropped."""
+        self._events = events
+        events.guard(self._edges.sure)
 
     async def start(self) -> None:
         """Listen for releases and edges, beat, and join the queue group."""
@@ -208,6 +215,8 @@ class Worker:
         try:
             await self._let_go(claim.call, "claimed-again", goes_on=True)
             self._edges.asked(claim.edge)
+            if self._events is not None:
+                self._events.remember(claim.call)
             held = _Held(claim, await self._open_call(claim))
         except Unservable as error:
             return self._refuse(claim, error.reason, retry=error.retry)
@@ -267,8 +276,12 @@ class Worker:
             self._opening[call] = max(self._opening[call], assigned.epoch)
         held = self._held.get(call)
         if held is not None and held.claim.epoch < assigned.epoch:
-            self.counts["handed_over" if held.leaving else "deposed"] += 1
-            self._begin_closing(call, "handed-over" if held.leaving else "deposed", goes_on=True)
+            if held.leaving:
+                self.counts["handed_over"] += 1
+                self._begin_closing(call, "handed-over", goes_on=True)
+            else:
+                self.counts["deposed"] += 1
+                self._lose(call, "deposed")
 
     def _hand_over(self, held: _Held) -> None:
         held.leaving = True
@@ -320,7 +333,16 @@ class Worker:
         held = self._held.get(claim.call)
         if held is not None and held.claim is claim:
             self.counts["orphans" if reason == "edge-lost" else reason] += 1
-            self._begin_closing(claim.call, reason, goes_on=reason != "edge-lost")
+            if reason == "edge-lost":
+                self._begin_closing(claim.call, reason, goes_on=False)
+            else:
+                self._lose(claim.call, reason)
+
+    def _lose(self, call: CallId, reason: str) -> None:
+        """Let go of a call that somebody else has got, without a word."""
+        if self._events is not None:
+            self._events.forget(call)
+        self._begin_closing(call, reason, goes_on=True)
 
 
 async def _hear_nothing(_subject: str, _data: bytes) -> None:

@@ -84,6 +84,7 @@ class Brain:
             strained=self._strained,
             wall=chassis.clock.wall,
         )
+        self._worker.guard(self._events)
         chassis.journal.who = self._worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("calls", lambda: [(call, self._line(s)) for call, s in self._worker.sessions()])

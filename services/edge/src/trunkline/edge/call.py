@@ -122,6 +122,7 @@ class Call:
         """Set when nothing is left of it here."""
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
         self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
+        self._newest_audio = Epoch(0), Seq(-1)
         self._own = OwnVoice(agent, facilities.clips, self._downlink, self.end)
         on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
         self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
@@ -215,7 +216,11 @@ class Call:
         verdict = "tts-epoch"
         if chunk.epoch < self._assignments.epoch("tts"):
             self._metrics.fenced["audio_epoch"] += 1
+        elif (chunk.epoch, chunk.seq) <= self._newest_audio:
+            verdict = "repeated"
+            self._metrics.traffic["audio_repeated"] += 1
         else:
+            self._newest_audio = chunk.epoch, chunk.seq
             if complaint := self._downlink.take(chunk):
                 self._complain(complaint, sample_rate_hz=str(chunk.sample_rate_hz))
             verdict = self._downlink.verdict

@@ -19,7 +19,7 @@ from trunkline.proto.frame import Codec, Flag, MediaFrame, pack_media
 from trunkline.proto.ids import CallId, Epoch, Seq, WorkerId
 from trunkline.runtime.journal import Journal
 
-SOCKET_FRAMES: Final = 5
+SOCKET_FRAMES: Final = 10
 """So many frames may be lost with a connection that breaks, sent but not arrived; they are sent again."""
 _NO_FLAGS = int(Flag.NONE)
 _REPLAY = int(Flag.REPLAY)

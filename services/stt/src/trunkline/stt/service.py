@@ -76,6 +76,7 @@ class SttService:
             open_call=self.open_call,
             strained=self._strained,
         )
+        self.worker.guard(self._events)
         chassis.journal.who = self.worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("hearing", self._rows)

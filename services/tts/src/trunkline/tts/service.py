@@ -74,6 +74,7 @@ class TtsService:
             open_call=self.open_call,
             strained=self._strained,
         )
+        self.worker.guard(self._events)
         chassis.journal.who = self.worker.worker
         chassis.ready_check("bus", bus.problem)
         chassis.stats("speech", self._rows)
