@@ -1,11 +1,13 @@
 """The table of promises, with what came of them: a page's text, with the part between two marks replaced."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from trunkline.chaos.figures import Cost, Slope, Spread, spread
+from trunkline.chaos.receiver import Posted
 from trunkline.chaos.rows import ROWS
 from trunkline.chaos.run import Result
 
@@ -56,6 +58,8 @@ def table(results: dict[str, Result]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_totals(results)]
+    if (receipt := results[SOAK].posted if SOAK in results else None) is not None:
+        lines += ["", _receipt(receipt)]
     if SOAK in results:
         lines += ["", *_growth(results[SOAK])]
     return "\n".join(lines)
@@ -77,6 +81,19 @@ def _from_soak(name: str, soak: Result | None) -> str:
         "see soak",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _receipt(receipt: Posted) -> str:
+    return (
+        f"A webhook's receiver was away {len(receipt.away_s)} times during the soak, "
+        f"for {_list(receipt.away_s)} s. It was back with {_list(receipt.waiting)} facts waiting, and had them all "
+        f"after {_list(receipt.caught_up_s)} s. Of {receipt.facts} facts {receipt.lost} were lost, {receipt.repeated} "
+        f"came twice (with the same id), {receipt.out_of_order} came behind a later one of their call."
+    )
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _growth(soak: Result) -> list[str]:

@@ -16,6 +16,7 @@ from trunkline.bus import Bus
 from trunkline.chaos.callers import Order
 from trunkline.chaos.evidence import Fault
 from trunkline.chaos.ledger import FILE_VARIABLE
+from trunkline.chaos.receiver import Receiver, ids_in
 from trunkline.chaos.watch import State, Watch, watching
 from trunkline.chaos.who import noted, subscribed
 from trunkline.devserver import ports
@@ -92,6 +93,8 @@ class Rig:
         """Of the one NATS, for its own figures."""
         self.far: list[Far] = []
         """Workers beside those of the posts, whose lines to the bus are bad ones."""
+        self.receiver: Receiver | None = None
+        """Where facts are posted to, if anywhere."""
         self._callers: list[asyncio.subprocess.Process] = []
         self._known: dict[int, str] = {}
 
@@ -258,6 +261,10 @@ class Rig:
                     await asyncio.sleep(0.2)
         await asyncio.sleep(0.5)
 
+    def emitted(self) -> set[str]:
+        """Return the ids of all facts that were delivered to the file so far."""
+        return ids_in(self.dev.events_file)
+
     def _ends(self) -> int:
         path = self.dev.events_file
         return path.read_bytes().count(b'"type":"call.ended"') if path.exists() else 0
@@ -269,7 +276,7 @@ async def rig(
     say: Callable[[str], None],
     *,
     bed: Bed = "one",
-    workers: dict[str, int] | None = None,
+    receives: bool = False,
     environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a deployment for the length of the block.
@@ -278,7 +285,7 @@ async def rig(
         folder: where everything is left that the run leaves; made if need be.
         say: told what happens.
         bed: what the services stand on.
-        workers: processes per service; two of each that can be two, if None.
+        receives: whether facts are posted to somebody as well.
         environ: more settings for the services.
 
     Raises:
@@ -287,7 +294,11 @@ async def rig(
     """
     folders = Folders(folder)
     folders.journals.mkdir(parents=True, exist_ok=True)
-    counts = workers or {"edge": 2, "stt": 2, "brain": 2, "tts": 2}
+    counts = {"edge": 2, "stt": 2, "brain": 2, "tts": 2}
+    receiver = Receiver() if receives else None
+    if receiver is not None:
+        await receiver.start()
+    posts = {"TRUNKLINE_EVENTS_WEBHOOK_URL": receiver.url} if receiver is not None else {}
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(run_cluster(store_dir=folder / "nats")) if bed == "cluster" else None
         (monitor_port,) = free_ports(1)
@@ -314,12 +325,13 @@ async def rig(
                 "TRUNKLINE_POCKETSPHINX_DECODERS": "2",
                 "TRUNKLINE_EDGE_DEFAULT_AGENT": "chaos",
                 FILE_VARIABLE: str(folders.effects),
+                **posts,
                 **(environ or {}),
             },
         )
         async with run_dev(plan, Journal(write, [], colour=False)) as dev, watching(url) as (watch, bus):
             made = Rig(dev, bus, watch, folders, say)
-            made.nats, made.cluster = nats, cluster
+            made.nats, made.cluster, made.receiver = nats, cluster, receiver
             made.monitor_port = monitor_port if nats is not None else 0
             try:
                 if bed == "proxy" and nats is not None:
@@ -332,3 +344,5 @@ async def rig(
                 for far in made.far:
                     far.child.kill()
                     await far.child.wait()
+                if receiver is not None:
+                    await receiver.stop()

@@ -14,6 +14,8 @@ HANG_S: Final = 3.0
 NATS_DOWN_S: Final = 0.5
 NODE_DOWN_S: Final = 3.0
 PARTITION_S: Final = 5.0
+RECEIVER_BACK_S: Final = 120.0
+RECEIVER_AWAY_S: Final = 300.0
 SURGE: Final = 10
 SURGE_S: Final = 10.0
 
@@ -41,6 +43,8 @@ class Row(NamedTuple):
     may_refuse: bool = False
     environ: dict[str, str] = {}  # noqa: RUF012 - never written to
     """Settings of the services that differ from the defaults."""
+    beside: Inject | None = None
+    """What goes on all the while, if anything; cancelled in the end."""
 
 
 def signalled(stage: str, state: State, number: signal.Signals, kind: str, hang_s: float = 0.0) -> Inject:
@@ -175,6 +179,17 @@ class _Soak:
         await rig.send(child, signal.SIGKILL, kind=kind, aimed_at=call, state=state)
 
 
+async def _receiver_away(rig: Rig, _: random.Random) -> None:
+    receiver = rig.receiver
+    if receiver is None:
+        return
+    while True:
+        await asyncio.sleep(RECEIVER_BACK_S)
+        rig.say("the webhook's receiver is away")
+        await receiver.be_away(RECEIVER_AWAY_S, rig.emitted)
+        rig.say(f"it is back; {len(receiver.away[-1].waiting)} facts wait")
+
+
 class _OneOfEach:
     """One fault of every kind that a deployment on one machine can have, in turn."""
 
@@ -274,5 +289,7 @@ ROWS: Final[dict[str, Row]] = {
         "no worker left of a stage", _none_left_of_any, "fillers until one is back; no call dropped", settle_s=12.0
     ),
     "quick": Row("one of each", _OneOfEach(), "as above", settle_s=10.0),
-    "random": Row("a random kill every 10 s", _Soak(), "as above, and nothing grows", settle_s=10.0),
+    "random": Row(
+        "a random kill every 10 s", _Soak(), "as above, and nothing grows", settle_s=10.0, beside=_receiver_away
+    ),
 }

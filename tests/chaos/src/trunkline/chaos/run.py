@@ -19,6 +19,7 @@ from trunkline.chaos.checker import Findings, check
 from trunkline.chaos.evidence import Evidence, by_call
 from trunkline.chaos.figures import Cost, Slope, Spread
 from trunkline.chaos.files import gather, keep, stored_ids
+from trunkline.chaos.receiver import Posted, posted
 from trunkline.chaos.rig import Rig, rig
 from trunkline.chaos.rows import ROWS, Row
 from trunkline.chaos.samples import Sampler, slopes
@@ -66,13 +67,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     spreads: dict[str, Spread | None]
     costs: list[Cost]
     slopes: dict[str, Slope | None] = {}
+    posted: Posted | None = None
+    """What became of the facts that were posted to somebody."""
 
     @property
     def kept(self) -> bool:
         """Whether the row's promise was kept, the figure included."""
         spread = self.spreads.get(self.figure)
         figure_kept = self.p95_ms is None or (spread is not None and spread.p95 <= self.p95_ms)
-        return self.findings.clean and (self.affected > 0 or self.row == "calm") and figure_kept
+        clean = self.findings.clean and (self.posted is None or not (self.posted.lost or self.posted.out_of_order))
+        return clean and (self.affected > 0 or self.row == "calm") and figure_kept
 
 
 async def run_row(settings: Settings, say: Callable[[str], None]) -> tuple[Result, Evidence]:
@@ -85,7 +89,7 @@ async def run_row(settings: Settings, say: Callable[[str], None]) -> tuple[Resul
     row = ROWS[settings.row]
     began_t = SYSTEM.monotonic()
     with _folder(settings) as folder:
-        async with rig(folder, say, bed=row.bed, environ=row.environ) as one:
+        async with rig(folder, say, bed=row.bed, receives=row.beside is not None, environ=row.environ) as one:
             sampler = Sampler(one)
             try:
                 await _play(one, row, settings, say, sampler)
@@ -95,10 +99,16 @@ async def run_row(settings: Settings, say: Callable[[str], None]) -> tuple[Resul
             callers = sum(path.read_bytes().count(b"\n") for path in one.folders.callers())
             say(f"{callers} calls are over; waiting for their facts")
             await one.delivered(callers)
+            receiver = one.receiver
+            if receiver is not None:
+                await receiver.caught_up(one.emitted)
             stored = await stored_ids(one.bus)
             events_file, faults, folders = one.dev.events_file, list(one.faults), one.folders
         evidence = gather(folders, events_file, faults, stored)
-    return judged(row, settings, evidence, SYSTEM.monotonic() - began_t, sampler), evidence
+    result = judged(row, settings, evidence, SYSTEM.monotonic() - began_t, sampler)
+    if receiver is not None:
+        result = msgspec.structs.replace(result, posted=posted(evidence.events, receiver.arrivals, receiver.away))
+    return result, evidence
 
 
 def judged(row: Row, settings: Settings, evidence: Evidence, took_s: float, sampler: Sampler | None = None) -> Result:
@@ -143,7 +153,9 @@ def write(result: Result, evidence: Evidence, out: Path) -> None:
 async def _play(one: Rig, row: Row, settings: Settings, say: Callable[[str], None], sampler: Sampler) -> None:
     rng = random.Random(settings.seed)  # noqa: S311 - to be repeated, not to be guessed
     stagger_s = settings.stagger_s or CALL_S / settings.calls
-    sampling = asyncio.create_task(sampler.run(), name="samples")
+    beside = [asyncio.create_task(sampler.run(), name="samples")]
+    if row.beside is not None:
+        beside.append(asyncio.create_task(row.beside(one, rng), name="beside"))
     try:
         await one.call(settings.calls, seed=settings.seed, stagger_s=stagger_s, questions=settings.questions)
         await asyncio.sleep(min(stagger_s * settings.calls, 15.0))
@@ -157,7 +169,9 @@ async def _play(one: Rig, row: Row, settings: Settings, say: Callable[[str], Non
         say("no more faults; letting the calls come to their end")
         await one.hang_up(_LAST_WAIT_S)
     finally:
-        sampling.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 @contextlib.contextmanager
