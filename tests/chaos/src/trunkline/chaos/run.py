@@ -153,9 +153,9 @@ def write(result: Result, evidence: Evidence, out: Path) -> None:
 async def _play(one: Rig, row: Row, settings: Settings, say: Callable[[str], None], sampler: Sampler) -> None:
     rng = random.Random(settings.seed)  # noqa: S311 - to be repeated, not to be guessed
     stagger_s = settings.stagger_s or CALL_S / settings.calls
-    beside = [asyncio.create_task(sampler.run(), name="samples")]
+    beside: list[asyncio.Future[None]] = [asyncio.create_task(sampler.run(), name="samples")]
     if row.beside is not None:
-        beside.append(asyncio.create_task(row.beside(one, rng), name="beside"))
+        beside.append(asyncio.ensure_future(row.beside(one, rng)))
     try:
         await one.call(settings.calls, seed=settings.seed, stagger_s=stagger_s, questions=settings.questions)
         await asyncio.sleep(min(stagger_s * settings.calls, 15.0))
