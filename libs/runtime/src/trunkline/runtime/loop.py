@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from trunkline.runtime.clock import Clock
 
 PERIOD_S = 0.1
+LATE_S = 0.15
+"""So late, callers hear it."""
 _AGAIN_S = 0.2
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.5, 1.0, 5.0)
 
@@ -29,6 +31,7 @@ class LoopLag:
     def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=600)
+        self._lately: deque[float] = deque(maxlen=10)
         self._histogram = Histogram(
             "trunkline_event_loop_lag_seconds",
             "Delay of a timer of this process beyond what was asked",
@@ -41,9 +44,18 @@ class LoopLag:
         while True:
             asked = self._clock.monotonic() + PERIOD_S
             await asyncio.sleep(PERIOD_S)
-            lag = max(0.0, self._clock.monotonic() - asked)
-            self._recent.append(lag)
-            self._histogram.observe(lag)
+            self.take(self._clock.monotonic() - asked)
+
+    def take(self, lag_s: float) -> None:
+        """Take a sample."""
+        lag_s = max(0.0, lag_s)
+        self._recent.append(lag_s)
+        self._lately.append(lag_s)
+        self._histogram.observe(lag_s)
+
+    def late(self) -> str | None:
+        """Return what to say when the loop was so late in the last second that callers heard it; else None."""
+        return "event loop late" if max(self._lately, default=0.0) > LATE_S else None
 
     @property
     def worst_s(self) -> float:

@@ -10,7 +10,6 @@ from typing import Final
 from prometheus_client import Gauge
 
 from trunkline.brain.imports import Imported, import_all
-from trunkline.brain.lateness import LATE_S, Lateness
 from trunkline.brain.llm import LlmProvider, llm_providers
 from trunkline.brain.metrics import TurnParts
 from trunkline.brain.session import BrainCall, Means
@@ -27,6 +26,7 @@ from trunkline.providers import prices
 from trunkline.providers.errors import Unusable
 from trunkline.providers.health import Health
 from trunkline.providers.roster import Roster
+from trunkline.providers.strain import Strained
 from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Steady
 from trunkline.runtime.metrics import Counts
@@ -70,10 +70,8 @@ class Brain:
         self._chassis = chassis
         self._rules = settings.retry_rules
         self._health = Health("brain", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
-        self._lateness = Lateness(chassis.clock.monotonic)
         self._prices = prices.load(chassis.environ)
         self._background: set[asyncio.Task[None]] = set()
-        self._watching: list[asyncio.Task[None]] = []
         self._counts: Counter[str] = Counter()
         self._worker = Worker(
             bus,
@@ -81,7 +79,7 @@ class Brain:
             worker=new_worker_id("brain"),
             capacity=settings.capacity,
             open_call=self._open_call,
-            strained=self._strained,
+            strained=Strained(chassis.lag, self._health.states, "no model can be asked"),
             wall=chassis.clock.wall,
         )
         self._worker.guard(self._events)
@@ -121,7 +119,6 @@ class Brain:
         """
         await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         await self._bus.subscribe(subjects.RINGING, self._on_ringing)
-        self._watching.append(asyncio.create_task(self._lateness.watch(), name="lateness"))
         await self._worker.start()
 
     async def drain(self) -> None:
@@ -133,9 +130,9 @@ class Brain:
         await self._worker.stop()
         if self._background:
             await asyncio.wait(self._background, timeout=_LAST_WORDS_S)  # what was used must be told
-        for task in (*self._background, *self._watching):
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._background, *self._watching, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self._roster.aclose()
         await self._events.close()
         await self._bus.close()
@@ -164,15 +161,6 @@ class Brain:
         call = BrainCall(claim, self._means, thinker, tools, self._counts, lambda: tuple(totals.values()))
         await call.open()
         return call
-
-    def _strained(self) -> str | None:
-        """Say why no more calls can be taken."""
-        if self._lateness.worst_s > LATE_S:
-            return "event loop late"
-        states = [state for _, state in self._health.states()]
-        if states and all(state == "open" for state in states):
-            return "no model can be asked"
-        return None
 
     async def _minds(self, agent: Agent) -> list[Mind]:
         """Return the minds of `agent` that can be asked here.

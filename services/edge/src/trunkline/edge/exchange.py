@@ -66,6 +66,7 @@ class Exchange:
         self._bus = bus
         self._settings = settings
         self._metrics = metrics
+        self._lag = chassis.lag
         clock, replicas, journal = chassis.clock, chassis.base.nats_replicas, chassis.journal
         self.liveness: Final = Liveness(self.edge, PERIOD_S)
         self._watch = Watch(bus, self.edge, self.liveness, self.calls, clock, metrics)
@@ -112,7 +113,7 @@ class Exchange:
         """Return why no further call can be taken, or None."""
         if self._closing or self._draining:
             return "draining"
-        return "full" if len(self.calls) >= self._settings.capacity else None
+        return "full" if len(self.calls) >= self._settings.capacity else self._lag.late()
 
     def ended_lately(self, call: CallId) -> bool:
         """Whether `call` has ended at this edge."""

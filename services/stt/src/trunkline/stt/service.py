@@ -13,6 +13,7 @@ from trunkline.providers import prices
 from trunkline.providers.errors import Misconfigured, Unusable
 from trunkline.providers.health import Health
 from trunkline.providers.roster import Roster
+from trunkline.providers.strain import Strained
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import Plugins
 from trunkline.runtime.process import Chassis
@@ -23,7 +24,6 @@ from trunkline.stt.provider import OnHeard, SttCapabilities, SttProvider, SttStr
 from trunkline.stt.relay import Lender
 from trunkline.stt.session import CallHearing, Surroundings
 from trunkline.stt.settings import SttSettings
-from trunkline.stt.strain import Strained
 from trunkline.stt.vad import VoiceDetector
 
 log = logging.getLogger("trunkline.stt")
@@ -65,7 +65,7 @@ class SttService:
             prices.load(chassis.environ),
             chassis.journal,
         )
-        self._strained = Strained(chassis.clock.monotonic, self._health.states)
+        self._strained = Strained(chassis.lag, self._health.states, "no recogniser can be asked")
         self._hearing: dict[str, CallHearing] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.worker = Worker(
@@ -88,7 +88,7 @@ class SttService:
     async def start(self) -> None:
         """Warm up, listen, and take calls."""
         await self._warm_up()
-        parts = (("cadence", self._cadence.run()), ("outbox", self._outbox.run()), ("strain", self._strained.watch()))
+        parts = (("cadence", self._cadence.run()), ("outbox", self._outbox.run()))
         for name, run in parts:
             task = asyncio.create_task(run, name=name)
             task.add_done_callback(self._on_task_over)

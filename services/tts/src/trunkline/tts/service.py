@@ -1,6 +1,5 @@
 """The process between its start and its stop: a `Worker` of stage ``tts`` whose calls are `CallSpeech`es."""
 
-import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -14,6 +13,7 @@ from trunkline.providers import prices
 from trunkline.providers.errors import Misconfigured, Unusable
 from trunkline.providers.health import Health
 from trunkline.providers.roster import Roster
+from trunkline.providers.strain import Strained
 from trunkline.runtime.metrics import Counts
 from trunkline.runtime.plugins import Plugins
 from trunkline.runtime.process import Chassis
@@ -22,7 +22,6 @@ from trunkline.tts.metrics import TtsMetrics
 from trunkline.tts.provider import TtsCapabilities, TtsProvider, providers
 from trunkline.tts.session import CallSpeech, Surroundings
 from trunkline.tts.settings import TtsSettings
-from trunkline.tts.strain import Strained
 from trunkline.tts.voices import Opened
 
 log = logging.getLogger("trunkline.tts")
@@ -63,8 +62,7 @@ class TtsService:
             self._clips,
             chassis.journal,
         )
-        self._strained = Strained(chassis.clock.monotonic, health.states)
-        self._watch: asyncio.Task[None] | None = None
+        self._strained = Strained(chassis.lag, health.states, "no voice can be asked")
         self._orders: Subscription | None = None
         self.worker = Worker(
             bus,
@@ -91,7 +89,6 @@ class TtsService:
             SettingsError: an agent needs a provider or a key that is not there; names both.
         """
         await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
-        self._watch = asyncio.create_task(self._strained.watch(), name="strain")
         await self.bus.subscribe(subjects.RINGING, self._on_ringing)
         self._orders = await self.bus.serve(subjects.MAKE_CLIP, self._on_make_clip, queue="tts")
         await self.worker.start()
@@ -105,8 +102,6 @@ class TtsService:
         """Let every call go and leave the bus."""
         await self._take_no_orders()
         await self.worker.stop()
-        if self._watch is not None:
-            self._watch.cancel()
         await self._clips.close()
         await self._roster.aclose()
         await self._events.close()
