@@ -25,6 +25,7 @@ RECONCILE_S: Final = 2.0
 HUNG_S: Final = 0.4
 """A process that stood still for so long may have been replaced: edges need a little longer to notice."""
 _TICK_S: Final = 0.1
+_TRIES: Final = 3
 
 EdgeReason = Literal["edge-lost", "disowned"]
 LetGo = Callable[[Claim, EdgeReason], None]
@@ -65,16 +66,22 @@ class Edges:
     async def sure(self) -> None:
         """Return when all calls held are known to be ours: at once, unless this process hung or was cut off.
 
-        What edges do not stand behind was let go by then. An edge that is gone contradicts nobody.
+        What edges do not stand behind was let go by then. An edge that is gone, or does not answer `_TRIES` times,
+        contradicts nobody.
         """
+        tries = 0
         while (doubts := (self._doubts, self._bus.breaks)) != self._resolved:
             if not self._bus.settled(BACK_S):
                 await asyncio.sleep(_TICK_S)
                 continue
-            with contextlib.suppress(BusTimeout, BusUnavailable, BadMessage):
+            tries += 1
+            try:
                 for edge in list(self._known):
                     await self._compare(edge)
-                self._resolved = doubts
+            except (BusTimeout, BusUnavailable, BadMessage):
+                if tries < _TRIES:
+                    continue
+            self._resolved = doubts
 
     async def stop(self) -> None:
         """Stop watching."""

@@ -240,9 +240,15 @@ ROWS: Final[dict[str, Row]] = {
         "a short gap ≤ 500 ms, nothing said twice",
         p95_ms=500.0,
     ),
-    "stt-hang": Row("STT worker hangs 3 s", _hang("stt", "hearing"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0),
-    "brain-hang": Row("brain hangs 3 s", _hang("brain", "thinking"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0),
-    "tts-hang": Row("TTS hangs 3 s", _hang("tts", "speaking"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0),
+    "stt-hang": Row(
+        "STT worker hangs 3 s", _hang("stt", "hearing"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0, settle_s=4.0
+    ),
+    "brain-hang": Row(
+        "brain hangs 3 s", _hang("brain", "thinking"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0, settle_s=4.0
+    ),
+    "tts-hang": Row(
+        "TTS hangs 3 s", _hang("tts", "speaking"), "≤ 1.2 s; stale output fenced", p95_ms=1_200.0, settle_s=4.0
+    ),
     "edge-kill": Row(
         "edge kill -9 mid-call",
         _kill("edge", "speaking", "edge-kill"),
@@ -251,13 +257,13 @@ ROWS: Final[dict[str, Row]] = {
         3_000.0,
         settle_s=14.0,
     ),
-    "nats-restart": Row("nats-server restart, 0.5 s down", _nats_restart, "a gap ≤ 0.7 s", p95_ms=700.0, settle_s=10.0),
+    "nats-restart": Row("nats-server restart, 0.5 s down", _nats_restart, "a gap ≤ 0.7 s", p95_ms=700.0, settle_s=6.0),
     "node-kill": Row(
         "one of three NATS nodes dies",
         _node_kill(leader=False),
         "nothing; ≤ 100 ms",
         p95_ms=100.0,
-        settle_s=10.0,
+        settle_s=5.0,
         bed="cluster",
     ),
     "leader-kill": Row(
@@ -265,7 +271,7 @@ ROWS: Final[dict[str, Row]] = {
         _node_kill(leader=True),
         "nothing; no event lost",
         p95_ms=100.0,
-        settle_s=15.0,
+        settle_s=8.0,
         bed="cluster",
     ),
     "partition": Row(
@@ -273,7 +279,7 @@ ROWS: Final[dict[str, Row]] = {
         _partition,
         "≤ 1.2 s; stale output fenced",
         p95_ms=1_200.0,
-        settle_s=10.0,
+        settle_s=5.0,
         bed="proxy",
     ),
     "surge": Row(
@@ -286,7 +292,7 @@ ROWS: Final[dict[str, Row]] = {
     ),
     "upgrade": Row("rolling upgrade of everything", _upgrade, "nothing; 0 calls dropped", p95_ms=100.0, settle_s=20.0),
     "none-left": Row(
-        "no worker left of a stage", _none_left_of_any, "fillers until one is back; no call dropped", settle_s=12.0
+        "no worker left of a stage", _none_left_of_any, "fillers until one is back; no call dropped", settle_s=8.0
     ),
     "quick": Row("one of each", _OneOfEach(), "as above", settle_s=10.0),
     "random": Row(
