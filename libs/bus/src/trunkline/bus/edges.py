@@ -70,7 +70,7 @@ class Edges:
         contradicts nobody.
         """
         tries = 0
-        while (doubts := (self._doubts, self._bus.breaks)) != self._resolved:
+        while (doubts := (self._doubts, self._bus.breaks)) != self._resolved or not self._bus.connected:
             if not self._bus.settled(BACK_S):
                 await asyncio.sleep(_TICK_S)
                 continue

@@ -105,6 +105,11 @@ class EventLog:
         """Store nothing before `sure` has returned: until then the facts may turn out to be somebody else's to tell."""
         self._sure = sure
 
+    def calls_waiting(self) -> set[CallId]:
+        """Return the calls of which facts are not stored yet."""
+        current = () if self._current is None else (self._current,)
+        return {entry.call for entry in (*self._ends, *self._others, *current)}
+
     def forget(self, call: CallId) -> None:
         """Give up what is not stored of a call, and what may come: somebody else has it now."""
         self._forgotten[call] = None

@@ -13,6 +13,7 @@ from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
 from trunkline.edge.comeback import next_seq, read_record, take_up
+from trunkline.edge.doubt import Doubt
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
 from trunkline.edge.liveness import Liveness
@@ -73,6 +74,7 @@ class Exchange:
         self.events: Final = EventLog(bus, clock.wall, replicas=replicas)
         self.clips: Final = Clips(bus, agents, replicas=replicas)
         self.store: Final = CallStore(bus, replicas=replicas)
+        self.events.guard(Doubt(bus, self.store, self.events, self.edge, self._on_usurped).sure)
         journal.who = self.edge
         self._facilities = Facilities(
             bus,
@@ -114,6 +116,10 @@ class Exchange:
         if self._closing or self._draining:
             return "draining"
         return "full" if len(self.calls) >= self._settings.capacity else self._lag.late()
+
+    def _on_usurped(self, call: CallId) -> None:
+        if (live := self.calls.get(call)) is not None:
+            live.usurped()
 
     def ended_lately(self, call: CallId) -> bool:
         """Whether `call` has ended at this edge."""
@@ -202,6 +208,7 @@ class Exchange:
 
     async def _live(self, call: Call) -> None:
         self.calls[call.id] = call
+        self.events.remember(call.id)
         self._empty.clear()
         try:
             await call.run()
