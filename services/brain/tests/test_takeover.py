@@ -4,6 +4,8 @@ import pytest
 
 from services.brain.tests.world import AGENT, ANSWERS, World
 from trunkline.brain.moves import Opened, Speak, TookOver, Void
+from trunkline.brain.takeover import take_in
+from trunkline.brain.utterance import Utterance
 from trunkline.proto.events import CallerSpoke
 from trunkline.proto.messages import FinalTranscript, Recap, SpeechStarted, TurnEnded, Uttered
 
@@ -208,3 +210,20 @@ def test_opened_is_as_ever():
     orders = type(world.machine)(AGENT, 1000.0).handle(Opened(0), 1000.0)
     assert said(orders) == [AGENT.greeting]
     assert not [order for order in orders if isinstance(order, Void)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "seen", "wanted"),
+    [
+        (("The table is", True), ("The table", True), ("The table is", True)),
+        (("The table is booked.", False), ("The table is", True), ("The table is booked.", False)),
+        (("The table", True), ("The table is booked.", False), ("The table is booked.", False)),
+        (("The table.", False), ("The table.", True), ("The table.", False)),
+        (("The table.", True), ("The table.", False), ("The table.", False)),
+        (("The table.", False), ("", False), ("The table.", False)),
+    ],
+)
+def test_of_snapshot_and_recap_the_one_that_has_more_of_a_sentence_counts(kept, seen, wanted):
+    utterance = Utterance(id=1, text=kept[0], said_at=0.0, open=kept[1])
+    take_in(utterance, Uttered(generation=1, utterance=1, text=seen[0], open=seen[1]))
+    assert (utterance.text, utterance.open) == wanted

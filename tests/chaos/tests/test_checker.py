@@ -5,6 +5,7 @@ import pytest
 from trunkline.chaos.checker import RULES, SEEN, check
 from trunkline.chaos.codebook import LINES, answer, words_in
 from trunkline.chaos.evidence import CallerRecord, Evidence, Fault
+from trunkline.chaos.script import QUESTIONS
 from trunkline.proto.events import CallEnded, ToolReturned
 
 from .fabricated import CALL, FRAMES, but, caller_but, effect, event, good, note, spoke, words_from
@@ -226,6 +227,15 @@ def test_a_frame_nobody_heard_but_done_with():
     assert not rules_broken(but(evidence, notes=(*evidence.notes, done)))
 
 
+def test_the_frames_of_an_outage_in_which_the_call_ended_need_not_be_heard():
+    last = 0.7 + (FRAMES - 1) / 50
+    evidence = notes_but(lambda one: [] if one.what == "heard" and one.t > last - 0.6 else [one])
+    assert rules_broken(evidence) == {"frame-lost"}
+    outage = Fault(t=last - 0.5, kind="nats-restart", service="nats", until_t=last + 0.1)
+    assert not rules_broken(but(evidence, faults=(outage,)))
+    assert rules_broken(but(evidence, faults=(but(outage, t=5.0, until_t=5.5),))) == {"frame-lost"}
+
+
 def test_a_frame_heard_by_the_next_worker():
     def change(one):
         heard_later = one.what == "heard" and one.seq > 500
@@ -369,6 +379,20 @@ def test_a_call_is_judged_by_its_own_evidence():
     broken = check(but(GOOD, callers=(CALLER, other))).violations
     assert broken
     assert CALL not in {violation.call for violation in broken}
+
+
+def test_half_a_question_may_be_taken_for_another_and_answered():
+    (first, second) = CALLER.asked
+    gap = (first.began_t + 0.2, first.ended_t - 0.2)
+    other = next(number for number in range(len(QUESTIONS)) if number not in {first.question, second.question})
+    heard = tuple(words_from(CALLER.words[-1].end_s + 1.0, answer(CALL, other)))
+    evidence = caller_but(events_but(lambda one: [one]), words=(*CALLER.words, *heard))
+    half = event("2a", spoke(1, QUESTIONS[other]))
+    answered = but(evidence, events=(evidence.events[0], half, *evidence.events[1:]), stored=None)
+    rule = "agent-word-strange"
+    assert rule in rules_broken(answered)
+    assert rule not in rules_broken(caller_but(answered, gaps=(gap,)))
+    assert rule in rules_broken(caller_but(evidence, gaps=(gap,)))
 
 
 def test_a_question_swallowed_by_a_lost_line_may_be_told_or_not():

@@ -166,6 +166,8 @@ class Say(msgspec.Struct, frozen=True, kw_only=True, tag="say"):
     sound by then, a filler is to be played before it. 0: never."""
     voice: Epoch = Epoch(0)
     """Epoch of the TTS worker that is meant; another one lets it be, since it will be said again. 0: whoever hears."""
+    at: int = 0
+    """How many characters the pieces before this one have: who has not got as many does not know how it begins."""
 
 
 # --- call.<id>.spoken: TTS → brain -----------------------------------------------------------------------------------

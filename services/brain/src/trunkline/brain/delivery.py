@@ -113,7 +113,9 @@ class Delivery:
         """
         current = self.current or self.begin(turn)
         last = current.utterances[-1] if current.utterances else None
+        begin = 0
         if last is not None and last.open:
+            begin = len(last.text)
             last.text += text
         else:
             text = text.lstrip()  # a piece may go on a sentence that had to end
@@ -127,7 +129,7 @@ class Delivery:
         self._used = True
         if self.times is not None:
             self.times.first_sentence(at)
-        self._do(Speak(self.generation, last.id, text, goes_on, filler_at))
+        self._do(Speak(self.generation, last.id, text, goes_on, filler_at, begin))
         return current
 
     def complete(self, end_reason: str | None) -> None:
@@ -140,7 +142,8 @@ class Delivery:
     def shut(self) -> None:
         """End a sentence of which more was to come."""
         if self.current is not None and self.current.shut():
-            self._do(Speak(self.generation, self.current.utterances[-1].id, ""))
+            last = self.current.utterances[-1]
+            self._do(Speak(self.generation, last.id, "", at=len(last.text)))
 
     def fill(self, text: str) -> None:
         """Say something that is no part of any turn, while one is awaited.

@@ -118,6 +118,7 @@ class Speak(msgspec.Struct, frozen=True):
     text: str
     goes_on: bool = False
     filler_at: float = 0.0
+    at: int = 0
 
 
 class Void(msgspec.Struct, frozen=True):

@@ -111,7 +111,7 @@ class Inheritance:
         for said in self._recap.said:
             utterance = current.find(said.utterance) if current is not None else None
             if utterance is not None:
-                _update(utterance, said)
+                take_in(utterance, said)
                 self._told_fate(said, at)
             elif said.utterance in fillers:
                 self._told_fate(said, at)
@@ -168,7 +168,7 @@ class Inheritance:
                 others.append(said)
             else:
                 ours.id = said.utterance
-                _update(ours, said)
+                take_in(ours, said)
                 self._told_fate(said, at)
         current.utterances.sort(key=lambda utterance: utterance.id)
         return others
@@ -181,7 +181,7 @@ class Inheritance:
                     self._mouth.take_up_filler(said.utterance, said.text)
                 continue
             utterance = Utterance(id=said.utterance, text="", said_at=at)
-            _update(utterance, said)
+            take_in(utterance, said)
             turn = self._mouth.take_up(self._reply.turn, utterance)
             turn.answers = turn.answers or said.text not in fixed_lines(self._agent)
             self._reply.state = "speaking"
@@ -310,7 +310,10 @@ def _to_be_said_again(utterance: Utterance) -> bool:
     return utterance.fate is not Fate.FINISHED and not utterance.lost and not utterance.open and bool(utterance.text)
 
 
-def _update(utterance: Utterance, said: Uttered) -> None:
-    if said.text:
+def take_in(utterance: Utterance, said: Uttered) -> None:
+    """Take in what the edge knows of a sentence, unless the snapshot, which is read later, has more of it."""
+    if len(said.text) > len(utterance.text):
         utterance.text, utterance.open = said.text, said.open
+    elif said.text == utterance.text:
+        utterance.open = utterance.open and said.open
     utterance.points = said.points or utterance.points

@@ -30,7 +30,7 @@ class Wire:
         """Publish `order`; `voice` says which TTS worker is meant."""
         call, epoch = self._call, self._epoch
         match order:
-            case Speak(generation, utterance, text, goes_on, filler_at):
+            case Speak(generation, utterance, text, goes_on, filler_at, at):
                 say = Say(
                     epoch=epoch,
                     generation=generation,
@@ -39,6 +39,7 @@ class Wire:
                     goes_on=goes_on,
                     filler_at=filler_at,
                     voice=voice,
+                    at=at,
                 )
                 self._note("say", say)
                 await self._bus.publish(subjects.speak(call), say)

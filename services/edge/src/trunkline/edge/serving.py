@@ -20,6 +20,8 @@ from trunkline.runtime.clock import Clock
 
 log = logging.getLogger("trunkline.edge.serving")
 
+JUST_BACK_S: Final = 2.0
+"""A bus that has not stood for so long: workers may still be on their way back."""
 JUST_ASSIGNED_S: Final = 1.0
 """What a worker says of its calls may have been written before it took the newest."""
 
@@ -144,11 +146,18 @@ class Serving:
         finally:
             self._changing.discard(stage)
 
+    @property
+    def _patience(self) -> float:
+        """How long somebody may be looked for: who calls while all is well need not wait to be told that it is not."""
+        if self.began:
+            return self._patience_s
+        return 0.0 if self._bus.settled(JUST_BACK_S) else min(JUST_BACK_S, self._patience_s)
+
     async def _find(self, stage: Stage, without: WorkerId | None = None) -> bool:
         """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
         bridging = asyncio.create_task(self._served.waiting(stage)) if self.began else None
         try:
-            held = await self._assignments.claim(stage, self._patience_s if self.began else 0.0, without)
+            held = await self._assignments.claim(stage, self._patience, without)
         except NoStageWorker as error:
             log.warning("no worker for the call", extra={"call": self._call, "stage": stage, "why": error.why})
             held = None

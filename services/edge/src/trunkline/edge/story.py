@@ -77,10 +77,16 @@ class Story:
         self._digits.append(digit)
 
     def ordered(self, say: Say, *, heeded: bool) -> None:
-        """Take a sentence that the brain ordered, or its next piece; `heeded`, the TTS worker of now is meant."""
+        """Take a sentence that the brain ordered, or its next piece; `heeded`, the TTS worker of now is meant.
+
+        A piece of a sentence whose beginning went by unheard is no use: half of it would be taken for the whole.
+        """
         key = say.generation, say.utterance
         self.generation = max(self.generation, say.generation)
-        known = self._said.pop(key, None) or Uttered(generation=say.generation, utterance=say.utterance, text="")
+        known = self._said.get(key) or Uttered(generation=say.generation, utterance=say.utterance, text="")
+        if say.at > len(known.text):
+            return
+        self._said.pop(key, None)
         text = (known.text + say.text)[:_TEXT_CHARS]
         self._keep(msgspec.structs.replace(known, text=text, open=say.goes_on, lost=known.lost or not heeded))
 

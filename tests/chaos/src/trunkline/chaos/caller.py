@@ -134,8 +134,9 @@ class Caller:
         for question in self.plan.questions:
             if self._busy:
                 break
-            yield from self._ask(question)
             words = answer(self.call, question)
+            self._words -= set(words)  # half of another question may have been taken for this one
+            yield from self._ask(question)
             while True:
                 yield from self._hear_out(words, AGAIN_AFTER_S if swallowed(self.asked[-1], self.gaps) else PATIENCE_S)
                 if not swallowed(self.asked[-1], self.gaps) or self._words & set(words):

@@ -1,7 +1,7 @@
 """Rules about sound on its way: who may speak to the caller, and which of the caller's frames were heard. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from trunkline.chaos.evidence import CallEvidence, Note, Violation
@@ -9,6 +9,8 @@ from trunkline.chaos.evidence import CallEvidence, Note, Violation
 PLAYED: Final = "played"
 OWN: Final = 0
 """The epoch of clips, which an edge plays by itself: of no worker's."""
+BREAK_S: Final = 0.3
+"""How much sooner than an outage is noted a frame may already be lost, and how much later the call be over."""
 TAIL_FRAMES: Final = 25
 """Frames sent in the last half second of a call: whoever lets it go need not hear them."""
 
@@ -87,7 +89,8 @@ def frames_heard(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation
         counts["calls without any frame noted"] += 1
         return
     last = max(sent)
-    deaf = [seq for seq in sorted(sent) if seq not in heard and seq > committed and seq <= last - TAIL_FRAMES]
+    end = min(last - TAIL_FRAMES, _before_outage(call, sent))
+    deaf = [seq for seq in sorted(sent) if seq not in heard and seq > committed and seq <= end]
     for begin, end in _stretches(deaf):
         counts["frames nobody heard"] += end - begin + 1
         text = f"frames {begin} to {end} were sent, and no worker heard them"
@@ -101,6 +104,17 @@ def frames_heard(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation
         counts["frames never sent"] += end - begin + 1
         text = f"frames {begin} to {end} were never sent to anybody"
         yield Violation(rule="frame-not-sent", call=caller, t=sent[last], text=text)
+
+
+def _before_outage(call: CallEvidence, sent: Mapping[int, float]) -> int:
+    """Return the last frame before the outage of the bus in which the call ended, if it did: nobody waits for more."""
+    last = max(sent)
+    since = [
+        fault.t - BREAK_S
+        for fault in call.faults
+        if fault.service == "nats" and fault.t <= sent[last] + BREAK_S <= fault.until_t + 2 * BREAK_S
+    ]
+    return max((seq for seq, t in sent.items() if t < min(since)), default=-1) if since else last
 
 
 def _stretches(seqs: list[int]) -> Iterator[tuple[int, int]]:

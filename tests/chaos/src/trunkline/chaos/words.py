@@ -11,7 +11,7 @@ from typing import Final
 from trunkline.chaos.codebook import LINES, answer, words_in
 from trunkline.chaos.ear import HeardWord
 from trunkline.chaos.evidence import CallEvidence, Violation, swallowed
-from trunkline.chaos.script import QUESTIONS
+from trunkline.chaos.script import QUESTIONS, question_in
 from trunkline.proto.events import AgentSpoke, CallerSpoke
 
 NEAR_S: Final = 1.0
@@ -41,7 +41,12 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
     counts["agent words heard"] += sum(word.text in place for word in heard)
     times: dict[str, HeardWord] = {}
     highest = -1
+    stray = _answers_to_halves(call)
     for word in heard:
+        if word.text in stray:
+            counts["agent words in answer to half a question"] += 1
+            times.setdefault(word.text, word)
+            continue
         at = place.get(word.text)
         if at is None:
             yield from _unexpected(call, word, counts)
@@ -68,6 +73,26 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
         yield Violation(
             rule="two-voices", call=caller.call, t=begin, text=f"two words sounded at once for {end - begin:.2f} s"
         )
+
+
+def _answers_to_halves(call: CallEvidence) -> frozenset[str]:
+    """Return the words of answers to what was heard of questions that a lost line has cut in two.
+
+    Half of a question may sound like another one, or like none.
+    """
+    caller = call.caller
+    cut = [asked for asked in caller.asked if swallowed(asked, caller.gaps)]
+    if not cut:
+        return frozenset()
+    asked = Counter(asked.question for asked in caller.asked)
+    told = Counter(
+        question_in(event.fact.text) for event in call.events if isinstance(event.fact, CallerSpoke) and event.fact.text
+    )
+    words = set(words_in(LINES.unasked)) if None in told else set()
+    for question, times in told.items():
+        if question is not None and times > asked[question]:
+            words |= set(answer(caller.call, question))
+    return frozenset(words)
 
 
 def _said_again(first: HeardWord, word: HeardWord, gaps: Iterable[tuple[float, float]]) -> bool:
