@@ -5,11 +5,12 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from trunkline.bus import Bus, BusTimeout, BusUnavailable, EventLog, Heartbeat, NoWorker, Unservable, Worker, facts_of
-from trunkline.bus.edges import HUNG_S
+from trunkline.bus.edges import HUNG_S, ORPHAN_S
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.events import KeyPressed
@@ -27,6 +28,7 @@ from trunkline.proto.messages import (
     Released,
 )
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.tcp_proxy import TcpProxy, run_proxy
 
 pytestmark = pytest.mark.integration
 
@@ -251,6 +253,28 @@ def test_a_call_whose_edge_fell_silent_is_let_go(url):
         assert one.opened[claim.call].goes_on is False
 
     run(url, story)
+
+
+def test_a_worker_whose_line_is_dead_does_not_take_its_edges_for_dead(url):
+    async def story(line: TcpProxy) -> None:
+        async with stage(line.url) as one, asyncio.timeout(20):
+            edge = await Bus.connect(url, name="test", on_lost=lambda _: None)
+            beat = Heartbeat(edge, stage="edge", worker=EDGE, calls=lambda: 1, capacity=1)
+            beat.start()
+            claim = claim_of("cut-off")
+            await one.ask(claim)
+            line.drop()
+            await asyncio.sleep(ORPHAN_S + 1.5)
+            line.heal()
+            while not one.bus.settled(ORPHAN_S + 1.0):
+                await asyncio.sleep(0.05)
+            assert one.opened[claim.call].closed is None
+            assert one.worker.counts["orphans"] == 0
+            await beat.stop()
+            await edge.close()
+
+    with run_proxy("127.0.0.1", urlsplit(url).port or 0) as line:
+        asyncio.run(story(line))
 
 
 async def until_silent(one: Stage, *claims: Claim) -> None:

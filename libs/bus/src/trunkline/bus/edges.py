@@ -106,8 +106,19 @@ class Edges:
             edges = {claim.edge for claim in self._held()}
             self._heard = {edge: self._heard.get(edge, now) for edge in edges}
             gone = {edge for edge, heard in self._heard.items() if now - heard > ORPHAN_S}
+            if gone and not await self._heard_ourselves():
+                self._heard = dict.fromkeys(self._heard, now)
+                continue
             for claim in [claim for claim in self._held() if claim.edge in gone]:
                 self._let_go(claim, "edge-lost")
+
+    async def _heard_ourselves(self) -> bool:
+        """Return whether the server answers: a line that is dead may look alive for some seconds."""
+        try:
+            await self._bus.flush()
+        except BusUnavailable:
+            return False
+        return True
 
     async def _watch_ourselves(self) -> None:
         """Notice that this process stood still, before it hears what it has missed."""

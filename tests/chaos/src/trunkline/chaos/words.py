@@ -78,7 +78,7 @@ def agent_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]
 def _answers_to_halves(call: CallEvidence) -> frozenset[str]:
     """Return the words of answers to what was heard of questions that a lost line has cut in two.
 
-    Half of a question may sound like another one, or like none.
+    Half of a question may sound like another one, like one that was answered before, or like none.
     """
     caller = call.caller
     cut = [asked for asked in caller.asked if swallowed(asked, caller.gaps)]
@@ -88,7 +88,7 @@ def _answers_to_halves(call: CallEvidence) -> frozenset[str]:
     told = Counter(
         question_in(event.fact.text) for event in call.events if isinstance(event.fact, CallerSpoke) and event.fact.text
     )
-    words = set(words_in(LINES.unasked)) if None in told else set()
+    words = set(words_in(LINES.unasked))
     for question, times in told.items():
         if question is not None and times > asked[question]:
             words |= set(answer(caller.call, question))
