@@ -200,8 +200,12 @@ class TestWhenAStreamIsOver:
         _, answer = self.ask(edge_rig, state="ended")
         assert answer.text.endswith(HUNG_UP)
 
-    def test_a_call_nobody_knows_is_hung_up(self, edge_rig):
-        _, answer = self.ask(edge_rig)
+    def test_a_call_that_never_began_for_want_of_room_hears_that_all_lines_are_busy(self, edge_rig):
+        _, answer = self.ask(edge_rig, environ={"lines": 'busy = "Busy & <gone>."'})
+        assert answer.text.endswith("<Response><Say>Busy &amp; &lt;gone&gt;.</Say><Hangup /></Response>")
+
+    def test_a_call_that_came_back_and_of_which_nothing_is_known_is_hung_up(self, edge_rig):
+        _, answer = self.ask(edge_rig, path=self.PATH + "&times=1", environ={"lines": 'busy = "Busy."'})
         assert answer.text.endswith(HUNG_UP)
 
     @pytest.mark.parametrize("how", ["path", "record"])

@@ -90,6 +90,9 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
     async def line_over(self, request: Request) -> Response:
         """Answer Twilio's question what to do with a call whose stream has ended: connect it again, unless it is over.
 
+        A call that has no record never began: its stream was refused, mostly because the last room went to another
+        between this edge's answer to the voice hook and the stream. Its caller is told so.
+
         Where the record cannot be read, a call lives that has not ended here: who is hung up on is lost, and who is
         connected in vain is asked about once more.
         """
@@ -100,15 +103,16 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         try:
             found = await read_record(self.exchange.store, call)
         except BusUnavailable as error:
-            over = self.exchange.ended_lately(call)
+            over, began = self.exchange.ended_lately(call), True
             log.warning("not known whether a call goes on", extra={"call": call, "ended": over, "problem": str(error)})
         else:
             over = found is None or found[0].state == "ended"
+            began = found is not None or times > 0 or self.exchange.ended_lately(call)
             if found is not None:
                 agent, times = found[0].agent, max(times, found[0].comebacks)
         log.info("line over", extra={"call": call, "ended": over, "times": times})
         if over:
-            return _twiml(twiml.hang_up())
+            return _twiml(twiml.hang_up(agent.busy if agent and not began else ""))
         if times >= MOST_COMEBACKS or agent is None:
             self.metrics.refused["line-over-too-often"] += 1
             return _twiml(twiml.hang_up(agent.farewell if agent else ""))

@@ -96,7 +96,7 @@ async def call_once(order: Order, seed: int, clips: Clips) -> CallerRecord:
     except asyncio.CancelledError:
         return caller.record("nobody", problem="broken off")
     told = " ".join(recording.said)
-    refused = told if not recording.streams else ""
+    refused = told if not caller.asked else ""
     warned = "; ".join(f"{warning.code} {warning.text}" for warning in recording.warnings)
     problem = f"warned: {warned}" if warned else f"told by the carrier's voice: {told}" if told else ""
     return caller.record(recording.ended_by, refused=refused, problem=problem, latest_ms=recording.latest_ms)
