@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-BACK_S: Final = 0.2
+BACK_S: Final = 0.15
 """Everybody is back so long after us: attempts follow each other within 80 ms."""
 AGAIN_S: Final = 3.0
 """A connection that stalls counts as broken after so long: two pings, a second apart, that nobody answers."""
