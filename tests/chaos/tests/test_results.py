@@ -5,7 +5,9 @@ import pytest
 
 from trunkline.chaos.__main__ import PAGE, main
 from trunkline.chaos.evidence import Fault
+from trunkline.chaos.figures import Slope
 from trunkline.chaos.files import gather, keep
+from trunkline.chaos.receiver import Posted
 from trunkline.chaos.report import BEGIN, END, failures_page, one_line
 from trunkline.chaos.rig import Folders
 from trunkline.chaos.rows import ROWS
@@ -88,6 +90,25 @@ def test_results_are_written_and_come_back_in_the_table(tmp_path):
     write(result_of(GOOD), GOOD, tmp_path)
     assert not (tmp_path / "tts-kill.evidence.jsonl.gz").exists()
     assert "kept" in one_line(result_of(GOOD))
+
+
+def test_kills_that_happened_in_the_soak_stand_in_their_own_rows(tmp_path):
+    soak = judged(ROWS["random"], but(SETTINGS, row="random"), GOOD, 1_800.0)
+    slope = Slope(per_hour=1.25, low=-0.5, high=3.0, n=9)
+    receipt = Posted(facts=9, lost=0, repeated=1, out_of_order=0, away_s=[300.0], waiting=[4_000], caught_up_s=[28.7])
+    write(but(soak, slopes={"edge rss_mib": slope}, posted=receipt), GOOD, tmp_path)
+    page = failures_page(f"{BEGIN}\n{END}\n", tmp_path)
+    (kill,) = [line for line in page.splitlines() if line.startswith(f"| {ROWS['tts-kill'].title} |")]
+    assert "| 1 | 1 |" in kill
+    assert kill.endswith("| see soak | see soak |")
+    assert "| edge rss_mib | +1.2 | -0.5 to +3.0 | 9 |" in page
+    assert "back with 4000 facts waiting, and had them all after 28.7 s" in page
+
+
+def test_where_the_raw_data_lay_is_not_written_down(tmp_path):
+    result = judged(ROWS["tts-kill"], but(SETTINGS, folder=tmp_path / "secret"), GOOD, 60.0)
+    write(result, GOOD, tmp_path)
+    assert b"secret" not in (tmp_path / "tts-kill.json").read_bytes()
 
 
 def test_only_the_calls_concerned_are_kept(tmp_path):

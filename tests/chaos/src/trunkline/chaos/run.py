@@ -138,6 +138,8 @@ def judged(row: Row, settings: Settings, evidence: Evidence, took_s: float, samp
 def write(result: Result, evidence: Evidence, out: Path) -> None:
     """Leave `result` in the folder `out`: JSON for the report, CSV for eyes, and what speaks of broken promises."""
     out.mkdir(parents=True, exist_ok=True)
+    # Where the raw data lies on this machine is nobody else's business.
+    result = msgspec.structs.replace(result, settings=msgspec.structs.replace(result.settings, folder=None))
     (out / f"{result.row}.json").write_bytes(msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1))
     with (out / f"{result.row}.csv").open("w", newline="") as file:
         rows = csv.DictWriter(file, fieldnames=Cost.__struct_fields__)
