@@ -292,7 +292,11 @@ ROWS: Final[dict[str, Row]] = {
     ),
     "upgrade": Row("rolling upgrade of everything", _upgrade, "nothing; 0 calls dropped", p95_ms=100.0, settle_s=20.0),
     "none-left": Row(
-        "no worker left of a stage", _none_left_of_any, "fillers until one is back; no call dropped", settle_s=8.0
+        "no worker left of a stage",
+        _none_left_of_any,
+        "fillers until one is back; no call dropped; who calls meanwhile hears “all lines are busy”",
+        settle_s=8.0,
+        may_refuse=True,
     ),
     "quick": Row("one of each", _OneOfEach(), "as above", settle_s=10.0),
     "random": Row(
