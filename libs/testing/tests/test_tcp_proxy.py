@@ -161,7 +161,7 @@ def test_a_slow_line_takes_its_time() -> None:
 
 def test_nobody_behind_the_line_is_felt_as_a_reset() -> None:
     (port,) = free_ports(1)
-    with run_proxy("127.0.0.1", port) as proxy, dial(proxy) as client, pytest.raises(ConnectionResetError):
+    with run_proxy("127.0.0.1", port) as proxy, pytest.raises(ConnectionResetError), dial(proxy) as client:
         client.recv(1)
 
 

@@ -151,7 +151,8 @@ class Serving:
         """How long somebody may be looked for: who calls while all is well need not wait to be told that it is not."""
         if self.began:
             return self._patience_s
-        return 0.0 if self._bus.settled(JUST_BACK_S) else min(JUST_BACK_S, self._patience_s)
+        just_back = self._bus.breaks > 0 and not self._bus.settled(JUST_BACK_S)
+        return min(JUST_BACK_S, self._patience_s) if just_back else 0.0
 
     async def _find(self, stage: Stage, without: WorkerId | None = None) -> bool:
         """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
