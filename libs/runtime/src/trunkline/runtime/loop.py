@@ -32,6 +32,8 @@ class LoopLag:
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=600)
         self._lately: deque[float] = deque(maxlen=10)
+        self.serving = False
+        """Whether the process has started: what is late before, by imports, no call suffers."""
         self._histogram = Histogram(
             "trunkline_event_loop_lag_seconds",
             "Delay of a timer of this process beyond what was asked",
@@ -42,15 +44,16 @@ class LoopLag:
     async def watch(self) -> None:
         """Sample until cancelled."""
         while True:
-            asked = self._clock.monotonic() + PERIOD_S
+            serving, asked = self.serving, self._clock.monotonic() + PERIOD_S
             await asyncio.sleep(PERIOD_S)
-            self.take(self._clock.monotonic() - asked)
+            self.take(self._clock.monotonic() - asked, serving=serving)
 
-    def take(self, lag_s: float) -> None:
-        """Take a sample."""
+    def take(self, lag_s: float, *, serving: bool = True) -> None:
+        """Take a sample; one that was begun before the process was `serving` strains nobody."""
         lag_s = max(0.0, lag_s)
         self._recent.append(lag_s)
-        self._lately.append(lag_s)
+        if serving:
+            self._lately.append(lag_s)
         self._histogram.observe(lag_s)
 
     def late(self) -> str | None:

@@ -232,7 +232,7 @@ async def _serve(chassis: Chassis, settings: S, build: Build[S], server: http.Ht
     # What start-up made lives as long as the process: keep the collector from walking it on every pass.
     gc.collect()
     gc.freeze()
-    chassis.started = True
+    chassis.started = chassis.lag.serving = True
     chassis.log.info("ready", extra={"http": f"http://{server.host}:{server.port}"})
     await chassis.stop_asked.wait()
     chassis.draining = True
