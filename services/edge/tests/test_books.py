@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from trunkline.edge.books import opened, reopened
+from trunkline.edge.books import opened
 from trunkline.edge.carrier import Started
+from trunkline.edge.comeback import reopened
 from trunkline.proto.agent import Agent
 from trunkline.proto.frame import Codec
 from trunkline.proto.ids import CallId, WorkerId

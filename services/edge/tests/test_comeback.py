@@ -7,33 +7,19 @@ import secrets
 import msgspec
 import pytest
 
+from services.edge.tests.records import NEW, OLD, record_of_a_call
 from trunkline.bus import Bus, BusUnavailable, CallStore
 from trunkline.edge.comeback import MARGIN_FRAMES, next_seq, read_record, take_up
 from trunkline.proto import codec
-from trunkline.proto.agent import Agent
-from trunkline.proto.ids import CallId, Seq, WorkerId
-from trunkline.proto.records import CallRecord, edge_key
+from trunkline.proto.ids import CallId, Seq
+from trunkline.proto.records import edge_key
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
 
-OLD, NEW = WorkerId("edge-old"), WorkerId("edge-new")
 
-
-def record_of_a_call(**changes):
-    known = CallRecord(
-        call=CallId(f"call-{secrets.token_hex(4)}"),
-        state="live",
-        edge=OLD,
-        written_at=1_060.0,
-        agent=Agent(name="restaurant", farewell="So long."),
-        carrier="twilio",
-        carrier_call="CA1",
-        started_at=1_000.0,
-        epochs={"stt": 2, "brain": 1, "tts": 1},
-        next_seq=Seq(3_000),
-    )
-    return msgspec.structs.replace(known, **changes)
+def a_record(**changes):
+    return record_of_a_call(**({"epochs": {"stt": 2, "brain": 1, "tts": 1}, "next_seq": Seq(3_000)} | changes))
 
 
 def wall():
@@ -55,14 +41,14 @@ async def kept(store, record):
 
 class TestNumbersOfANewLine:
     def test_are_above_all_that_the_old_edge_can_have_used_since_it_wrote(self):
-        assert next_seq(record_of_a_call(), 1_070.0) >= 3_000 + 10 * 50 + MARGIN_FRAMES
+        assert next_seq(a_record(), 1_070.0) >= 3_000 + 10 * 50 + MARGIN_FRAMES
 
     def test_are_above_what_the_age_of_the_call_allows_when_the_record_was_written_without_its_frames(self):
-        stale = record_of_a_call(next_seq=Seq(0), written_at=1_600.0)
+        stale = a_record(next_seq=Seq(0), written_at=1_600.0)
         assert next_seq(stale, 1_600.0) >= 600 * 50 + MARGIN_FRAMES
 
     def test_rise_at_every_comeback_even_at_once(self):
-        record, numbers = record_of_a_call(), []
+        record, numbers = a_record(), []
         for comebacks in range(5):
             record = msgspec.structs.replace(record, comebacks=comebacks)
             numbers.append(next_seq(record, 1_070.0))
@@ -70,14 +56,14 @@ class TestNumbersOfANewLine:
         assert numbers == sorted(set(numbers))
 
     def test_rise_though_the_new_edges_clock_is_behind(self):
-        assert next_seq(record_of_a_call(), 900.0) >= 3_000 + MARGIN_FRAMES
+        assert next_seq(a_record(), 900.0) >= 3_000 + MARGIN_FRAMES
 
 
 class TestTakingUpACall:
     def test_makes_it_ours_and_tells_how_it_was_left(self, nats):
         async def story():
             async with store_on(nats) as store:
-                left = record_of_a_call(state="away", planned=True, reason="edge-stopped", comebacks=2)
+                left = a_record(state="away", planned=True, reason="edge-stopped", comebacks=2)
                 await kept(store, left)
                 taken = await take_up(store, left.call, NEW, wall)
                 return left, taken, await read_record(store, left.call)
@@ -91,7 +77,7 @@ class TestTakingUpACall:
     def test_of_an_edge_that_has_not_noticed_takes_it_away_from_there(self, nats):
         async def story():
             async with store_on(nats) as store:
-                live = record_of_a_call()
+                live = a_record()
                 await kept(store, live)
                 return live, await take_up(store, live.call, NEW, wall)
 
@@ -101,7 +87,7 @@ class TestTakingUpACall:
     def test_that_is_over_or_unknown_is_nothing(self, nats):
         async def story():
             async with store_on(nats) as store:
-                over = record_of_a_call(state="ended")
+                over = a_record(state="ended")
                 revision = await kept(store, over)
                 assert await take_up(store, over.call, NEW, wall) is None
                 assert await take_up(store, CallId("call-of-nobody"), NEW, wall) is None
@@ -112,7 +98,7 @@ class TestTakingUpACall:
     def test_gives_it_to_one_edge_after_the_other_each_with_a_revision_of_its_own(self, nats):
         async def story():
             async with store_on(nats) as one, store_on(nats) as other:
-                left = record_of_a_call(state="away")
+                left = a_record(state="away")
                 await kept(one, left)
                 return await asyncio.gather(
                     take_up(one, left.call, OLD, wall), take_up(other, left.call, NEW, wall)
@@ -137,7 +123,7 @@ class TestTakingUpACall:
         async def story():
             with run_nats() as server:
                 async with store_on(server) as store:
-                    await kept(store, record_of_a_call())
+                    await kept(store, a_record())
                     server.stop()
                     await take_up(store, CallId("call-a"), NEW, wall)
 

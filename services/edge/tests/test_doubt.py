@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from services.edge.tests.records import record_of_a_call
 from trunkline.bus import Bus, CallStore, EventLog, facts_of
-from trunkline.edge.doubt import Doubt
+from trunkline.edge.doubt import guard
 from trunkline.proto import codec
-from trunkline.proto.agent import Agent
 from trunkline.proto.events import KeyPressed
 from trunkline.proto.ids import CallId, WorkerId
-from trunkline.proto.records import CallRecord, edge_key
+from trunkline.proto.records import edge_key
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
@@ -23,17 +23,7 @@ PRESSED = KeyPressed(digit="1", at=1.0)
 
 
 async def write_record(store, call, edge):
-    record = CallRecord(
-        call=call,
-        state="live",
-        edge=edge,
-        written_at=1.0,
-        agent=Agent(name="restaurant"),
-        carrier="twilio",
-        carrier_call="CA1",
-        started_at=1.0,
-    )
-    await store.put(edge_key(call), codec.encode(record), 0)
+    await store.put(edge_key(call), codec.encode(record_of_a_call(call=call, edge=edge)), 0)
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +46,7 @@ def test_after_an_outage_only_the_facts_of_our_own_calls_are_stored():
         async with bus_on(server) as bus:
             lost = []
             store, events = CallStore(bus), EventLog(bus, time.time)
-            events.guard(Doubt(bus, store, events, OURS, lost.append).sure)
+            guard(bus, store, events, OURS, lost.append)
             await write_record(store, KEPT, OURS)
             await write_record(store, LOST, THEIRS)
             events.emit(LOST, PRESSED)  # nothing has broken: nobody looks

@@ -2,39 +2,21 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 
-import msgspec
 import pytest
 
+from services.edge.tests.records import NEW, record_of_a_call
 from trunkline.bus import Bus, BusUnavailable, CallStore
 from trunkline.edge.comeback import read_record, take_up
 from trunkline.edge.keeping import Keeping, concluded
 from trunkline.proto.agent import Agent
-from trunkline.proto.ids import CallId, WorkerId
 from trunkline.proto.messages import Used
-from trunkline.proto.records import CallRecord
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
 
-OLD, NEW = WorkerId("edge-old"), WorkerId("edge-new")
 UNHURRIED_S = 0.3
-
-
-def record_of_a_call(**changes):
-    known = CallRecord(
-        call=CallId(f"call-{secrets.token_hex(4)}"),
-        state="live",
-        edge=OLD,
-        written_at=1_060.0,
-        agent=Agent(name="restaurant", farewell="So long."),
-        carrier="twilio",
-        carrier_call="CA1",
-        started_at=1_000.0,
-    )
-    return msgspec.structs.replace(known, **changes)
 
 
 @contextlib.asynccontextmanager

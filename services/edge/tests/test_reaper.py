@@ -2,42 +2,26 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 
 import msgspec
 import pytest
 
+from services.edge.tests.records import NEW, OLD, record_of_a_call
 from trunkline.bus import Bus, BusUnavailable, CallStore, EventLog, ensure_events_stream, recorded
 from trunkline.edge.comeback import read_record
 from trunkline.edge.keeping import concluded
 from trunkline.edge.reaper import FORGET_S, MOST_A_SWEEP, PATIENCE_S, PERIOD_S, Reaper, Sightings, bill_of, judge
 from trunkline.proto import codec, subjects
-from trunkline.proto.agent import Agent
 from trunkline.proto.events import CallBilled, CallEnded, StageSettled
 from trunkline.proto.ids import CallId, WorkerId
 from trunkline.proto.messages import Used
-from trunkline.proto.records import CallRecord, brain_key, edge_key
+from trunkline.proto.records import brain_key, edge_key
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.integration
 
-OLD, NEW = WorkerId("edge-old"), WorkerId("edge-new")
 EPOCHS = {"stt": 2, "brain": 1, "tts": 1}
-
-
-def record_of_a_call(**changes):
-    known = CallRecord(
-        call=CallId(f"call-{secrets.token_hex(4)}"),
-        state="live",
-        edge=OLD,
-        written_at=1_060.0,
-        agent=Agent(name="restaurant", farewell="So long."),
-        carrier="twilio",
-        carrier_call="CA1",
-        started_at=1_000.0,
-    )
-    return msgspec.structs.replace(known, **changes)
 
 
 def used(stage, epoch=1, usd=0.0):

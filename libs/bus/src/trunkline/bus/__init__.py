@@ -8,6 +8,7 @@ what ownership of a call needs.
 from trunkline.bus.calls import CallStore, CallWriter, Stored
 from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
+from trunkline.bus.doubt import Doubt
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
 from trunkline.bus.event_log import EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
@@ -28,6 +29,7 @@ __all__ = [
     "CallWriter",
     "ClipStore",
     "Delivery",
+    "Doubt",
     "EventLog",
     "EventReader",
     "Heartbeat",

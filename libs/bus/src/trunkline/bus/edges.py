@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 from trunkline.bus.connection import Bus
+from trunkline.bus.doubt import Doubt
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
-from trunkline.bus.outbox import BACK_S
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import Stage, WorkerId
@@ -21,7 +21,6 @@ ORPHAN_S: Final = 2.0
 """A call whose edge was silent for so long is let go: nobody is left who could hear it."""
 _CHECK_S: Final = 0.5
 RECONCILE_S: Final = 2.0
-
 HUNG_S: Final = 0.4
 """A process that stood still for so long may have been replaced: edges need a little longer to notice."""
 _TICK_S: Final = 0.1
@@ -45,9 +44,8 @@ class Edges:
         self._heard: dict[WorkerId, float] = {}
         self._known: set[WorkerId] = set()
         """Edges that may think that a call of theirs is here."""
-        self._doubts = 0
-        self._resolved = (0, 0)
-        """How many doubts, and breaks of the connection, have been resolved."""
+        self.doubt: Final = Doubt(bus, self._compare_all, _TRIES)
+        """Whether the calls held are ours. What edges do not stand behind is let go; who is gone contradicts nobody."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def asked(self, edge: WorkerId) -> None:
@@ -61,27 +59,6 @@ class Edges:
         self._tasks.append(asyncio.create_task(self._find_orphans(), name="orphans"))
         self._tasks.append(asyncio.create_task(self._reconcile(), name="reconcile"))
         self._tasks.append(asyncio.create_task(self._watch_ourselves(), name="hangs"))
-        self._resolved = self._doubts, self._bus.breaks
-
-    async def sure(self) -> None:
-        """Return when all calls held are known to be ours: at once, unless this process hung or was cut off.
-
-        What edges do not stand behind was let go by then. An edge that is gone, or does not answer `_TRIES` times,
-        contradicts nobody.
-        """
-        tries = 0
-        while (doubts := (self._doubts, self._bus.breaks)) != self._resolved or not self._bus.connected:
-            if not self._bus.settled(BACK_S):
-                await asyncio.sleep(_TICK_S)
-                continue
-            tries += 1
-            try:
-                for edge in list(self._known):
-                    await self._compare(edge)
-            except (BusTimeout, BusUnavailable, BadMessage):
-                if tries < _TRIES:
-                    continue
-            self._resolved = doubts
 
     async def stop(self) -> None:
         """Stop watching."""
@@ -128,7 +105,7 @@ class Edges:
             await asyncio.sleep(_TICK_S)
             now = loop.time()
             if now - ticked_at > HUNG_S:
-                self._doubts += 1
+                self.doubt.hung()
             ticked_at = now
 
     async def _reconcile(self) -> None:
@@ -138,6 +115,10 @@ class Edges:
             for edge in list(self._known):
                 with contextlib.suppress(BusTimeout, BusUnavailable, BadMessage):
                     await self._compare(edge)
+
+    async def _compare_all(self) -> None:
+        for edge in list(self._known):
+            await self._compare(edge)
 
     async def _compare(self, edge: WorkerId) -> None:
         ours = {claim.call: claim for claim in self._held() if claim.edge == edge}

@@ -139,7 +139,7 @@ class Worker:
     def guard(self, events: EventLog) -> None:
         """Have facts wait while it is not sure that the calls are still held; those of a lost call are dropped."""
         self._events = events
-        events.guard(self._edges.sure)
+        events.guard(self._edges.doubt.sure)
 
     async def start(self) -> None:
         """Listen for releases and edges, beat, and join the queue group."""

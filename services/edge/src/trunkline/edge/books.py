@@ -6,8 +6,6 @@ A call that has come back on a new line goes on in the same books: what the line
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from trunkline.edge.bill import Bill
 from trunkline.edge.carrier import Started
 from trunkline.edge.facilities import Facilities
@@ -54,18 +52,11 @@ def opened(call: CallId, agent: Agent, started: Started, carrier: str, edge: Wor
     )
 
 
-def reopened(record: CallRecord, edge: WorkerId) -> CallRecord:
-    """Return `record` of a call whose caller has come back, to this `edge`."""
-    return msgspec.structs.replace(
-        record, state="live", edge=edge, planned=False, reason="", comebacks=record.comebacks + 1
-    )
-
-
 class Books:
     """One call's. Make it inside a running loop.
 
     Args:
-        record: as it is from now on (`opened` or `reopened`).
+        record: as it is from now on (`opened`, or `comeback.reopened`).
         revision: of the record as it is stored; 0 when there is none.
         past: of a call whose caller has come back.
         facilities: the edge's.

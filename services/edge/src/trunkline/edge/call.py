@@ -17,8 +17,9 @@ from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import BusError, Subscription
 from trunkline.edge.assign import Assignments, Held, Pool
-from trunkline.edge.books import Books, Carried, Past, opened, reopened
+from trunkline.edge.books import Books, Carried, Past, opened
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.comeback import reopened
 from trunkline.edge.downlink import Downlink, Wire
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities

@@ -41,6 +41,13 @@ async def read_record(store: CallStore, call: CallId) -> tuple[CallRecord, int] 
         raise BusUnavailable(f"the record of {call} cannot be read: {error}") from error
 
 
+def reopened(record: CallRecord, edge: WorkerId) -> CallRecord:
+    """Return `record` of a call whose caller has come back, to this `edge`."""
+    return msgspec.structs.replace(
+        record, state="live", edge=edge, planned=False, reason="", comebacks=record.comebacks + 1
+    )
+
+
 async def take_up(store: CallStore, call: CallId, edge: WorkerId, wall: Callable[[], float]) -> TakenUp | None:
     """Make `edge` the one who has `call`; None when nothing is known of it, or when it is over.
 
@@ -54,15 +61,7 @@ async def take_up(store: CallStore, call: CallId, edge: WorkerId, wall: Callable
         if found is None or found[0].state == "ended":
             return None
         record, revision = found
-        ours = msgspec.structs.replace(
-            record,
-            state="live",
-            edge=edge,
-            planned=False,
-            reason="",
-            comebacks=record.comebacks + 1,
-            written_at=wall(),
-        )
+        ours = msgspec.structs.replace(reopened(record, edge), written_at=wall())
         try:
             return TakenUp(record, await store.put(edge_key(call), codec.encode(ours), revision))
         except Outdated:

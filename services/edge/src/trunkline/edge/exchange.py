@@ -13,7 +13,7 @@ from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Leg
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
 from trunkline.edge.comeback import next_seq, read_record, take_up
-from trunkline.edge.doubt import Doubt
+from trunkline.edge.doubt import guard
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
 from trunkline.edge.liveness import Liveness
@@ -74,7 +74,7 @@ class Exchange:
         self.events: Final = EventLog(bus, clock.wall, replicas=replicas)
         self.clips: Final = Clips(bus, agents, replicas=replicas)
         self.store: Final = CallStore(bus, replicas=replicas)
-        self.events.guard(Doubt(bus, self.store, self.events, self.edge, self._on_usurped).sure)
+        guard(bus, self.store, self.events, self.edge, self._on_usurped)
         journal.who = self.edge
         self._facilities = Facilities(
             bus,

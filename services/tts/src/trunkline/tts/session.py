@@ -8,8 +8,6 @@ its generation is void wherever it would arrive.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -32,6 +30,7 @@ from trunkline.tts.chunks import BYTES_PER_MS, RATE_HZ
 from trunkline.tts.clips import Clips
 from trunkline.tts.feed import Bell
 from trunkline.tts.floor import Floor, Verdict
+from trunkline.tts.line import AudioLine
 from trunkline.tts.metrics import Outcome, TtsMetrics
 from trunkline.tts.saying import Means, Memory, Saying
 from trunkline.tts.sentence import Sentence
@@ -92,13 +91,8 @@ class CallSpeech:
             failed=self._record,
         )
         self._used: dict[tuple[str, str], Used] = {}
-        self._audio_subject = subjects.audio(claim.edge, claim.call)
+        self._line = AudioLine(shared.bus, subjects.audio(claim.edge, claim.call), shared.clock.monotonic)
         self._seq = 0
-        self._sent: deque[tuple[float, bytes]] = deque()
-        self._breaks = shared.bus.media.breaks
-        self._repeating: asyncio.Task[None] | None = None
-        self._in_order = asyncio.Lock()
-        self._stop_watching: Callable[[], None] = lambda: None
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._closed = False
@@ -130,7 +124,7 @@ class CallSpeech:
         ):
             self._subscriptions.append(await self._shared.bus.subscribe(subject, on_message))
         self._speaker = asyncio.create_task(self._speak_on(), name=f"speech {self._call}")
-        self._stop_watching = self._shared.bus.on_back(self._on_back)
+        self._line.open()
         agent = self._claim.agent
         self._shared.clips.want(agent.tts, agent.clips, self._quiet)
 
@@ -141,8 +135,8 @@ class CallSpeech:
         """
         self._closed = True  # nothing more is published, however long the rest takes
         log.debug("speech closed", extra={"call": self._call, "reason": reason, "chunks": self._seq})
-        self._stop_watching()
-        tasks = [task for task in (self._speaker, self._sentence, self._usage, self._repeating) if task is not None]
+        self._line.close()
+        tasks = [task for task in (self._speaker, self._sentence, self._usage) if task is not None]
         for task in tasks:
             task.cancel()
         for subscription in self._subscriptions:
@@ -301,12 +295,7 @@ class CallSpeech:
         )
         self._seq += 1
         await self._until_heard(sentence)
-        await self._repeat()
-        data, now = pack_audio(chunk), self._shared.clock.monotonic()
-        self._sent.append((now, data))
-        while self._sent[0][0] < now - _BUS_AWAY_S:
-            self._sent.popleft()
-        if await self._shared.bus.media.publish_frame(self._audio_subject, data):
+        if await self._line.send(pack_audio(chunk)):
             self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
             if self._shared.journal.on:
                 self._note(chunk)
@@ -321,20 +310,6 @@ class CallSpeech:
             if clock.monotonic() > given_up_at:
                 return
             await asyncio.sleep(_LOOK_S)
-
-    def _on_back(self) -> None:
-        self._repeating = asyncio.create_task(self._repeat(), name=f"repeat {self._call}")
-
-    async def _repeat(self) -> None:
-        """Send again what was sent last before the connection broke, if it did: the edge takes every chunk once."""
-        lane = self._shared.bus.media
-        if self._breaks == lane.breaks and not self._in_order.locked():
-            return
-        async with self._in_order:
-            if self._breaks != lane.breaks:
-                self._breaks = lane.breaks
-                for _, data in tuple(self._sent):
-                    await lane.publish_frame(self._audio_subject, data)
 
     async def _tell(self, message: SpokenMessage) -> None:
         if message.generation >= self._floor.generation and not self._closed:

@@ -37,8 +37,6 @@ SEEN: Final[Mapping[str, str]] = {
 }
 """What has to be there for a verdict: the count, and what it means when it is 0."""
 
-_NOBODY: Final = frozenset({"nats-restart", "none-left"})
-
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What the checker has to say about a run."""
@@ -75,7 +73,7 @@ def check(evidence: Evidence, *, may_refuse: bool = False) -> Findings:
     violations += facts.delivered(evidence, counts)
     refused = [caller for caller in evidence.callers if caller.refused]
     for caller in refused:
-        if may_refuse or nobody_there(caller, evidence.faults):
+        if may_refuse or without_bus(caller, evidence.faults):
             counts["calls refused for a reason"] += 1
         else:
             violations.append(Violation(rule="refused", call=caller.call, t=caller.began_t, text=caller.refused))
@@ -89,10 +87,10 @@ def check(evidence: Evidence, *, may_refuse: bool = False) -> Findings:
     )
 
 
-def nobody_there(caller: CallerRecord, faults: Iterable[Fault]) -> bool:
-    """Return whether the call began while there was no bus, or nobody left of a stage: it is to be told at once."""
+def without_bus(caller: CallerRecord, faults: Iterable[Fault]) -> bool:
+    """Return whether the call began while there was no bus: it is to be told at once."""
     return any(
-        fault.kind in _NOBODY and fault.t - 1.0 <= caller.began_t <= max(fault.t, fault.until_t) + 1.0
+        fault.kind == "nats-restart" and fault.t - 1.0 <= caller.began_t <= max(fault.t, fault.until_t) + 1.0
         for fault in faults
     )
 
