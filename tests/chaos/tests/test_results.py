@@ -1,10 +1,11 @@
+import csv
 import gzip
 
 import msgspec
 import pytest
 
 from trunkline.chaos.__main__ import PAGE, main
-from trunkline.chaos.evidence import Fault
+from trunkline.chaos.evidence import Fault, Sample
 from trunkline.chaos.figures import Slope
 from trunkline.chaos.files import gather, keep
 from trunkline.chaos.receiver import Posted
@@ -103,6 +104,20 @@ def test_kills_that_happened_in_the_soak_stand_in_their_own_rows(tmp_path):
     assert kill.endswith("| see soak | see soak |")
     assert "| edge rss_mib | +1.2 | -0.5 to +3.0 | 9 |" in page
     assert "back with 4000 facts waiting, and had them all after 28.7 s" in page
+
+
+def test_what_grew_is_fitted_where_it_has_settled_and_every_reading_is_kept(tmp_path):
+    warming = [100.0, 140.0, 150.0, 155.0, 155.0, 155.0, 155.0, 155.0]
+    samples = tuple(
+        Sample(t=15.0 * n, pid=7, service="edge", reading="rss_mib", value=value) for n, value in enumerate(warming)
+    )
+    late = Sample(t=0.0, pid=8, service="edge", reading="rss_mib", value=900.0)
+    run = but(GOOD, samples=(late, *samples))
+    result = result_of(run)
+    assert result.slopes["edge rss_mib"] == Slope(per_hour=0.0, low=0.0, high=0.0, n=4)
+    write(result, run, tmp_path)
+    with gzip.open(tmp_path / "tts-kill.samples.csv.gz", "rt") as file:
+        assert [row["value"] for row in csv.DictReader(file)] == ["900.0", *map(str, warming)]
 
 
 def test_where_the_raw_data_lay_is_not_written_down(tmp_path):

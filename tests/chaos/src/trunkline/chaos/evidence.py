@@ -101,6 +101,18 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """When it was undone; 0 for a kill."""
 
 
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A reading of one process."""
+
+    t: float
+    pid: int
+    """0: the bus."""
+    service: str
+    reading: str
+    """What was read: ``rss_mib``, ``fds``, ``tasks``, ``subscriptions``, ``streams``."""
+    value: float
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All there is about a run."""
 
@@ -113,6 +125,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     stored: tuple[str, ...] | None = None
     """Ids of all events in the stream; None: nobody looked."""
     faults: tuple[Fault, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):

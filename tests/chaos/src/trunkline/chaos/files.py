@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from trunkline.bus import Bus, BusError, recorded
-from trunkline.chaos.evidence import CallerRecord, Effect, Evidence, Fault, Note
+from trunkline.chaos.evidence import CallerRecord, Effect, Evidence, Fault, Note, Sample
 from trunkline.chaos.rig import Folders
 from trunkline.chaos.who import WORKER_ID
 from trunkline.proto.events import Event
@@ -21,7 +21,13 @@ _EVENT: Final = msgspec.json.Decoder(Event)
 T = TypeVar("T")
 
 
-def gather(folders: Folders, events_file: Path, faults: Sequence[Fault], stored: tuple[str, ...] | None) -> Evidence:
+def gather(
+    folders: Folders,
+    events_file: Path,
+    faults: Sequence[Fault],
+    stored: tuple[str, ...] | None,
+    samples: Sequence[Sample] = (),
+) -> Evidence:
     """Return all that a run has left.
 
     Raises:
@@ -37,6 +43,7 @@ def gather(folders: Folders, events_file: Path, faults: Sequence[Fault], stored:
         events=tuple(_lines(events_file, _EVENT)),
         stored=stored,
         faults=tuple(faults),
+        samples=tuple(samples),
     )
 
 

@@ -3,20 +3,21 @@
 import asyncio
 import contextlib
 import csv
+import gzip
 import os
 import platform
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
 from trunkline.chaos import figures
 from trunkline.chaos.checker import Findings, check
-from trunkline.chaos.evidence import Evidence, by_call
+from trunkline.chaos.evidence import Evidence, Sample, by_call
 from trunkline.chaos.figures import Cost, Slope, Spread
 from trunkline.chaos.files import gather, keep, stored_ids
 from trunkline.chaos.receiver import Posted, posted
@@ -104,14 +105,14 @@ async def run_row(settings: Settings, say: Callable[[str], None]) -> tuple[Resul
                 await receiver.caught_up(one.emitted)
             stored = await stored_ids(one.bus)
             events_file, faults, folders = one.dev.events_file, list(one.faults), one.folders
-        evidence = gather(folders, events_file, faults, stored)
-    result = judged(row, settings, evidence, SYSTEM.monotonic() - began_t, sampler)
+        evidence = gather(folders, events_file, faults, stored, sampler.samples)
+    result = judged(row, settings, evidence, SYSTEM.monotonic() - began_t)
     if receiver is not None:
         result = msgspec.structs.replace(result, posted=posted(evidence.events, receiver.arrivals, receiver.away))
     return result, evidence
 
 
-def judged(row: Row, settings: Settings, evidence: Evidence, took_s: float, sampler: Sampler | None = None) -> Result:
+def judged(row: Row, settings: Settings, evidence: Evidence, took_s: float) -> Result:
     """Return what `evidence` says about the row."""
     costs = figures.costs(evidence)
     return Result(
@@ -131,7 +132,7 @@ def judged(row: Row, settings: Settings, evidence: Evidence, took_s: float, samp
         findings=check(evidence, may_refuse=row.may_refuse),
         spreads={name: figures.spread(getattr(cost, name) for cost in costs) for name in FIGURES},
         costs=costs,
-        slopes=slopes(sampler.samples) if sampler is not None else {},
+        slopes=slopes(evidence.samples),
     )
 
 
@@ -142,14 +143,21 @@ def write(result: Result, evidence: Evidence, out: Path) -> None:
     result = msgspec.structs.replace(result, settings=msgspec.structs.replace(result.settings, folder=None))
     (out / f"{result.row}.json").write_bytes(msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1))
     with (out / f"{result.row}.csv").open("w", newline="") as file:
-        rows = csv.DictWriter(file, fieldnames=Cost.__struct_fields__)
-        rows.writeheader()
-        rows.writerows(msgspec.structs.asdict(cost) for cost in result.costs)
+        _table(file, Cost, result.costs)
+    if evidence.samples:
+        with gzip.open(out / f"{result.row}.samples.csv.gz", "wt", newline="") as file:
+            _table(file, Sample, evidence.samples)
     raw = out / f"{result.row}.evidence.jsonl.gz"
     raw.unlink(missing_ok=True)
     if result.findings.violations:
         calls = list(dict.fromkeys(violation.call for violation in result.findings.violations))
         keep(evidence, calls[:5], raw)
+
+
+def _table(file: IO[str], kind: type[msgspec.Struct], structs: Iterable[msgspec.Struct]) -> None:
+    rows = csv.DictWriter(file, fieldnames=kind.__struct_fields__)
+    rows.writeheader()
+    rows.writerows(msgspec.structs.asdict(struct) for struct in structs)
 
 
 async def _play(one: Rig, row: Row, settings: Settings, say: Callable[[str], None], sampler: Sampler) -> None:

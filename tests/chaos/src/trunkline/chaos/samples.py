@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import httpx
 import msgspec
 
+from trunkline.chaos.evidence import Sample
 from trunkline.chaos.figures import Slope, slope
 from trunkline.chaos.rig import Rig
 from trunkline.runtime.clock import SYSTEM
@@ -17,16 +19,6 @@ from trunkline.runtime.clock import SYSTEM
 EVERY_S: Final = 15.0
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TASKS: Final = re.compile(r"^\s+tasks\s+(\d+)", re.MULTILINE)
-
-
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading of one process."""
-
-    t: float
-    pid: int
-    service: str
-    reading: str
-    value: float
 
 
 class Sampler:
@@ -61,15 +53,17 @@ class Sampler:
             self.samples.append(sample)
 
 
-def slopes(samples: list[Sample]) -> dict[str, Slope | None]:
-    """Return how every reading grows, by service; of the process of it that was watched longest."""
+def slopes(samples: Iterable[Sample]) -> dict[str, Slope | None]:
+    """Return how every reading grew, by service: in the later half of the readings of the process watched longest.
+
+    What a process learns and keeps in its first minutes (code, caches up to their limits) is no growth.
+    """
     series: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
     for sample in samples:
         by_pid = series.setdefault((sample.service, sample.reading), {})
         by_pid.setdefault(sample.pid, []).append((sample.t, sample.value))
-    return {
-        f"{service} {reading}": slope(max(by_pid.values(), key=len)) for (service, reading), by_pid in series.items()
-    }
+    longest = {key: max(by_pid.values(), key=len) for key, by_pid in series.items()}
+    return {f"{service} {reading}": slope(one[len(one) // 2 :]) for (service, reading), one in longest.items()}
 
 
 def _rss_mib(pid: int) -> float | None:
