@@ -98,7 +98,7 @@ def _list(values: Iterable[float]) -> str:
 
 def _growth(soak: Result) -> list[str]:
     lines = [
-        f"What grew in the later half of {soak.took_s / 60:.0f} minutes of soak (of every service, the process spared):",
+        f"What grew in the later half of {soak.took_s / 60:.0f} minutes of soak (of the processes that were spared):",
         "",
         "| reading | per hour | 95 % | readings |",
         "|---|--:|--:|--:|",

@@ -20,6 +20,13 @@ EVERY_S: Final = 15.0
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TASKS: Final = re.compile(r"^\s+tasks\s+(\d+)", re.MULTILINE)
 
+_MONITORED: Final = {
+    "rss_mib": ("/varz", "mem", 2**20),
+    "subscriptions": ("/subsz", "num_subscriptions", 1),
+    "streams": ("/jsz", "streams", 1),
+}
+"""What nats-server tells of itself: the page, its field, and how many of its units make one of ours."""
+
 
 class Sampler:
     """Takes readings of a rig's processes."""
@@ -43,9 +50,9 @@ class Sampler:
                 self._note(child.pid, service, "fds", _fds(child.pid))
                 self._note(child.pid, service, "tasks", await _tasks(child.port))
         if self._rig.monitor_port:
-            for reading, path in (("subscriptions", "/subsz"), ("streams", "/jsz")):
-                value = await _monitored(self._rig.monitor_port, path, reading)
-                self._note(0, "nats", reading, value)
+            for reading, (path, field, unit) in _MONITORED.items():
+                value = await _monitored(self._rig.monitor_port, path, field)
+                self._note(0, "nats", reading, None if value is None else value / unit)
 
     def _note(self, pid: int, service: str, reading: str, value: float | None) -> None:
         if value is not None:
@@ -83,10 +90,9 @@ async def _tasks(port: int) -> float | None:
     return None if found is None else float(found[1])
 
 
-async def _monitored(port: int, path: str, reading: str) -> float | None:
+async def _monitored(port: int, path: str, field: str) -> float | None:
     with contextlib.suppress(msgspec.MsgspecError):
-        page = msgspec.json.decode(await _page(f"http://127.0.0.1:{port}{path}"))
-        value = page.get("num_subscriptions" if reading == "subscriptions" else reading)
+        value = msgspec.json.decode(await _page(f"http://127.0.0.1:{port}{path}")).get(field)
         return None if value is None else float(value)
     return None
 
