@@ -50,6 +50,7 @@ MESSAGES = [
     messages.Refused(worker="stt-aaaaaaaa", reason="full"),
     messages.Release(call=CALL, epoch=1),
     messages.Released(known=True),
+    messages.Missed(call=CALL, epoch=1, seq=7),
     messages.Holds(worker="stt-aaaaaaaa", stage="stt", calls=((CALL, 2),)),
     messages.Disowned(calls=(CALL,)),
     messages.HandOver(call=CALL, stage="stt", epoch=1, worker="stt-aaaaaaaa"),

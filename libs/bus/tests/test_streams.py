@@ -138,6 +138,64 @@ def test_facts_emitted_while_the_server_is_away_arrive_once_and_in_order(caplog:
     assert sum(record.message == "facts are stored again" for record in caplog.records) == stuck
 
 
+def test_what_happens_in_a_call_is_stored_behind_its_beginning_whoever_gets_through_first() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            worker, edge = EventLog(bus, time.time), EventLog(bus, time.time)
+            worker.emit(CALL, key(0))
+            worker.emit(CALL, key(1))
+            assert not await worker.flush(0.3)
+            assert worker.calls_waiting() == {CALL}
+            edge.emit(CALL, STARTED)
+            assert await worker.flush(5.0)
+            worker.emit(CALL, key(2))
+            assert await worker.flush(5.0)
+            assert await facts_in_stream(bus) == [STARTED, *map(key, range(3))]
+            await worker.close()
+            await edge.close()
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_facts_of_a_call_whose_beginning_was_lost_hold_up_no_other_and_are_stored_after_a_while() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            await ensure_events_stream(bus)
+            events = EventLog(bus, time.time)
+            other = CallId("call-b")
+            events.emit(CALL, key(0))
+            events.emit(CALL, ENDED)
+            events.emit(other, STARTED)
+            events.emit(other, key(1))
+            while events.stored < 2:
+                await asyncio.sleep(0.01)
+            assert await facts_in_stream(bus) == [STARTED, key(1)]
+            assert events.pending == 2
+            assert await events.flush()
+            assert await facts_in_stream(bus, CALL) == [key(0), ENDED]
+            assert events.pending == 0
+            await events.close()
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
+def test_facts_that_wait_for_a_beginning_are_dropped_with_their_call() -> None:
+    async def story(server: NatsServer) -> None:
+        async with bus_on(server) as bus:
+            events = EventLog(bus, time.time)
+            events.emit(CALL, key(0))
+            assert not await events.flush(0.2)
+            events.forget(CALL)
+            assert events.pending == 0
+            assert await events.flush(0.2)
+            await events.close()
+
+    with run_nats() as server:
+        asyncio.run(story(server))
+
+
 def test_a_flush_waits_for_what_was_emitted_before_it_and_not_for_what_comes_after() -> None:
     async def story(server: NatsServer) -> None:
         async with bus_on(server) as bus:

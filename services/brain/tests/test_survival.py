@@ -2,25 +2,30 @@
 
 import asyncio
 import itertools
+import time
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from trunkline.brain.imports import Imported
+from trunkline.brain.llm import Finished, LlmCapabilities, TextDelta, ToolAnswered, ToolCall
 from trunkline.brain.service import Brain
+from trunkline.brain.session import INTENT_S
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.snapshot import decode
 from trunkline.brain.tools import ENTRY_POINTS
-from trunkline.bus import Bus, CallStore, Heartbeat, recorded
+from trunkline.bus import Bus, CallStore, EventLog, Heartbeat, recorded
 from trunkline.proto import codec, subjects
-from trunkline.proto.agent import Agent, Llm, Rule, Script, Tool
-from trunkline.proto.events import AgentSpoke, StageSettled
+from trunkline.proto.agent import Agent, Llm, Rule, Script, Timeouts, Tool
+from trunkline.proto.events import AgentSpoke, CallStarted, StageSettled
 from trunkline.proto.ids import call_id_of, new_worker_id
 from trunkline.proto.messages import (
     Claim,
     Claimed,
+    Disowned,
     FinalTranscript,
     HangUp,
     PlayoutFinished,
@@ -38,6 +43,7 @@ from trunkline.proto.records import brain_key
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.tcp_proxy import run_proxy
 
 pytestmark = pytest.mark.integration
 
@@ -51,12 +57,12 @@ RULES = (
 )
 
 
-def agent_of(*, repeatable=False):
+def agent_of(*, repeatable=False, provider="script"):
     return Agent(
         name="test",
         greeting="Welcome.",
         resumed="The line was gone.",
-        llm=Llm(provider="script", script=Script(rules=RULES, fallback="Pardon?")),
+        llm=Llm(provider=provider, timeouts=Timeouts(first_ms=5_000), script=Script(rules=RULES, fallback="Pardon?")),
         tools=(Tool(name="book", description="Books.", repeatable=repeatable),),
     )
 
@@ -75,6 +81,35 @@ class Booking:
         self.begun.set()
         await self.may_end.wait()
         return {"ok": True}
+
+
+class Thinker:
+    """A model that wants the tool, once it is let."""
+
+    capabilities = LlmCapabilities(usage=False)
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    def check(self, llm, tools):
+        pass
+
+    async def warm(self, llm):
+        pass
+
+    async def stream(self, request):
+        if isinstance(request.messages[-1], ToolAnswered):
+            yield TextDelta("It is booked.")
+            yield Finished()
+            return
+        self.asked.set()
+        await self.may_answer.wait()
+        yield ToolCall(id="t1", name="book", arguments="{}")
+        yield Finished(reason="tool-calls")
+
+    async def aclose(self):
+        pass
 
 
 class Call:
@@ -170,13 +205,17 @@ class Desk:
     def __init__(self, url, edge, bus, store):
         self.url, self.edge, self.bus, self.store = url, edge, bus, store
         self.heartbeat = None
-        self.brains, self.buses, self.booking = [], [], Booking()
+        self.events = EventLog(bus, time.time)
+        self.brains, self.buses, self.booking, self.thinker = [], [], Booking(), Thinker()
 
-    async def hire(self, journal=""):
+    async def hire(self, journal="", url=None):
         chassis = Chassis("brain", BaseSettings(nats_url=self.url, journal=str(journal)))
-        bus = await Bus.connect(self.url, name="brain", on_lost=chassis.fail)
+        bus = await Bus.connect(url or self.url, name="brain", on_lost=chassis.fail)
         tool = Imported(EntryPoint("book", "test:book", ENTRY_POINTS), self.booking.run)
-        brain = Brain(BrainSettings(), chassis, bus, [tool], [])
+        thinker = Imported(
+            EntryPoint("thinker", "test:thinker", "trunkline.llm_providers"), lambda _environ: self.thinker
+        )
+        brain = Brain(BrainSettings(), chassis, bus, [tool], [thinker])
         await brain.start()
         self.brains.append(brain)
         self.buses.append(bus)
@@ -185,6 +224,8 @@ class Desk:
     async def call(self, **kinds):
         call = Call(self.bus, self.edge, agent_of(**kinds))
         await call.watch()
+        started = CallStarted(agent="test", carrier="twilio", carrier_call="CA1", edge=self.edge)
+        self.events.emit(call.call, started)
         return call
 
     async def kept(self, call):
@@ -212,6 +253,7 @@ async def desk(url):
         for brain in made.brains:
             await brain.stop()
         await heartbeat.stop()
+        await made.events.close()
         await bus.close()
 
 
@@ -263,6 +305,33 @@ def test_a_tool_that_ran_when_its_brain_was_killed(url, repeatable, answer):
         await call.hears(answer)
         assert len(made.booking.keys) == 1 + repeatable
         assert len(set(made.booking.keys)) == 1
+
+    run(url, story)
+
+
+def test_a_tool_waits_while_its_brain_is_cut_off_and_may_have_been_replaced(url):
+    async def story(made):
+        async def nothing_to_say_against_it(_data):
+            return Disowned(calls=())
+
+        await made.bus.serve(subjects.holds(made.edge), nothing_to_say_against_it)
+        address = urlsplit(url)
+        with run_proxy(address.hostname, address.port) as proxy:
+            first = await made.hire(url=proxy.url)
+            call = await made.call(provider="thinker")
+            await call.claim(first)
+            await call.says("book")
+            await made.thinker.asked.wait()
+            proxy.stall()
+            made.thinker.may_answer.set()
+            await asyncio.sleep(INTENT_S + 0.6)
+            assert made.booking.keys == []
+            proxy.resume()
+            await made.booking.begun.wait()
+            made.booking.may_end.set()
+            await call.hears("It is booked.")
+            assert len(made.booking.keys) == 1
+            await made.buses[0].close()
 
     run(url, story)
 

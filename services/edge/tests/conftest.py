@@ -40,6 +40,7 @@ class Held:
         self.stage = stage
         self.claim = claim
         self.closed = None
+        self.sent = []
 
     async def close(self, reason, *, goes_on):
         await asyncio.sleep(self.stage.slow_to_close_s)
@@ -111,10 +112,20 @@ class Voice(Stage):
         super().__init__("tts", bus)
         self.tone_ms = 400
         self.rate_hz = 8000
-        self.seq = 0
+        self.lost = set()
+        self.asked = []
+        self.deaf = False
 
     async def start(self):
+        await self.bus.subscribe(subjects.missed(self.worker.worker), self.on_missed)
         await self.worker.start()
+
+    async def on_missed(self, _subject, data):
+        missed = codec.decode(codec.MISSED, data)
+        self.asked.append((missed.epoch, missed.seq))
+        held = self.held[missed.call]
+        for subject, chunk in [] if self.deaf else held.sent[missed.seq :]:
+            await self.bus.media.publish_frame(subject, chunk)
 
     async def opened(self, held):
         async def on_say(_subject, data):
@@ -131,14 +142,15 @@ class Voice(Stage):
                 self.rate_hz,
                 Flag.LAST if index == count - 1 else Flag.NONE,
                 held.claim.epoch if epoch is None else epoch,
-                self.seq,
+                len(held.sent),
                 1_000_000,
                 say.generation,
                 say.utterance,
                 payload,
             )
-            self.seq += 1
-            await self.bus.media.publish_frame(subjects.audio(held.claim.edge, held.claim.call), pack_audio(chunk))
+            held.sent.append((subjects.audio(held.claim.edge, held.claim.call), pack_audio(chunk)))
+            if chunk.seq not in self.lost:
+                await self.bus.media.publish_frame(*held.sent[-1])
 
 
 class Mind(Stage):

@@ -24,6 +24,8 @@ from trunkline.proto.messages import (
 )
 from trunkline.testing.nats_server import run_nats
 
+from .conftest import CHUNK_MS
+
 pytestmark = pytest.mark.integration
 
 START = {
@@ -158,6 +160,36 @@ class TestAGoodCall:
                 for call, recording in await asyncio.gather(*(rig.good_call(1.0) for _ in range(20))):
                     whole(rig, call, recording)
                     assert np.count_nonzero(recording.right) == 8 * rig.voice.tone_ms
+
+        asyncio.run(story())
+
+
+class TestAgentAudioThatGotLost:
+    def test_is_asked_for_and_heard_in_its_place(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.lost = {0, 2, 5}
+                rig.mind.greeting = 2
+                call, recording = await rig.good_call(1.5)
+                tone = recording.right[recording.right != 0]
+                half = 8 * rig.voice.tone_ms
+                assert len(tone) == 2 * half
+                assert len(set(tone[:half])) == len(set(tone[half:])) == 1
+                assert rig.voice.asked[0] == (1, 0)
+                assert rig.metrics.dropped["audio_missed"] == 0
+                finished = [said for said in rig.told(call, "playout") if isinstance(said, PlayoutFinished)]
+                assert [said.heard_ms for said in finished] == [400, 400]
+
+        asyncio.run(story())
+
+    def test_is_given_up_where_it_is_not_sent_again_and_what_follows_is_heard(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                rig.voice.lost, rig.voice.deaf = {1}, True
+                _, recording = await rig.good_call(1.5)
+                assert np.count_nonzero(recording.right) == 8 * (rig.voice.tone_ms - CHUNK_MS)
+                assert rig.voice.asked == [(1, 1)]
+                assert rig.metrics.dropped["audio_missed"] == 1
 
         asyncio.run(story())
 

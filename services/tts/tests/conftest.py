@@ -17,7 +17,7 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Timeouts, Tts
 from trunkline.proto.frame import unpack_audio
 from trunkline.proto.ids import new_worker_id
-from trunkline.proto.messages import Assigned, Claim, Interrupt, Release, Say
+from trunkline.proto.messages import Assigned, Claim, Interrupt, Missed, Release, Say
 from trunkline.providers.errors import Misconfigured, Transient
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
@@ -157,6 +157,10 @@ class Call:
     async def interrupt(self, generation, epoch=BRAIN):
         message = Interrupt(epoch=epoch, generation=generation, reason="barge-in")
         await self.bus.publish(subjects.interrupt(self.call), message)
+
+    async def missed(self, seq, epoch=2):
+        message = Missed(call=self.call, epoch=epoch, seq=seq)
+        await self.bus.publish(subjects.missed(self.service.worker.worker), message)
 
     async def assigned(self, stage, epoch):
         message = Assigned(stage=stage, epoch=epoch, worker=new_worker_id(stage))

@@ -122,6 +122,24 @@ def test_a_call_is_claimed_speaks_is_interrupted_and_speaks_again(nats_url, a_ca
     asyncio.run(story())
 
 
+def test_audio_that_the_edge_has_missed_is_sent_again_and_only_what_is_asked_for(nats_url, a_call):
+    async def story():
+        async with a_call(nats_url) as call:
+            await call.claim()
+            await call.say(1, "Hello, this is Sophie.")
+            spoken = await call.until_last(1)
+            await call.missed(4, epoch=1)
+            await call.missed(len(spoken) - 3)
+            again = await call.until_last(1)
+            assert again == spoken[-3:]
+            await call.missed(len(spoken))
+            await call.say(2, "Hello.")
+            assert (await call.until_last(2))[0].seq == len(spoken)
+            assert await call.release() == Released(known=True)
+
+    asyncio.run(story())
+
+
 def test_the_bench_agent_gets_two_seconds_of_tone_per_sentence(nats_url, a_call):
     async def story():
         async with a_call(nats_url) as call:

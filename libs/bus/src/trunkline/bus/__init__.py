@@ -10,7 +10,7 @@ from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.doubt import Doubt
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
-from trunkline.bus.event_log import EventLog
+from trunkline.bus.event_log import SETTLED_S, EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
@@ -20,6 +20,7 @@ from trunkline.bus.worker import CallSession, Worker
 
 __all__ = [
     "BACK_S",
+    "SETTLED_S",
     "Bus",
     "BusError",
     "BusTimeout",

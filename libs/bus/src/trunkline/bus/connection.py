@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outage import WayBack
-from trunkline.bus.outbox import Outbox, Repeats
+from trunkline.bus.outbox import BACK_S, Outbox, Repeats
 from trunkline.proto.codec import encode
 
 log = logging.getLogger("trunkline.bus")
@@ -136,10 +136,6 @@ class Bus:
         """Whether both connections have stood for so long: before, others may still be on their way back as well."""
         since = self.up_since
         return since is not None and self.connected and asyncio.get_running_loop().time() - since >= for_s
-
-    def on_back(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called whenever an outage is over, for others too; return what ends that."""
-        return self._outbox.on_open(callback)
 
     def problem(self) -> str | None:
         """Return why the bus cannot be used right now, or None: a readiness check."""
@@ -307,6 +303,8 @@ class Bus:
             way_back.found(_address(client))
             if lane == "control":
                 self._outbox.open_soon()
+            else:
+                asyncio.get_running_loop().call_later(BACK_S, self.media.back)
             if self.connected:
                 self.up_since = asyncio.get_running_loop().time()
             log.info("bus reconnected", extra={"lane": lane})

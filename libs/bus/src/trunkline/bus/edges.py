@@ -116,6 +116,17 @@ class Edges:
                 with contextlib.suppress(BusTimeout, BusUnavailable, BadMessage):
                     await self._compare(edge)
 
+    async def confirm(self, claim: Claim) -> bool:
+        """Ask the edge of a held call; return whether it answers and does not say that the call is somebody else's.
+
+        An edge that is gone contradicts nobody.
+        """
+        try:
+            await self._compare(claim.edge)
+        except (BusTimeout, BusUnavailable, BadMessage):
+            return False
+        return any(held is claim for held in self._held())
+
     async def _compare_all(self) -> None:
         for edge in list(self._known):
             await self._compare(edge)

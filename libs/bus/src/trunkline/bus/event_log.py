@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,6 +12,7 @@ import nats.errors
 import nats.js.errors
 from nats.js import api
 
+from trunkline.bus.beginnings import Beginnings
 from trunkline.bus.streams import HasControl, ensure_events_stream, retry_s, why
 from trunkline.proto import codec, subjects
 from trunkline.proto.events import CallEnded, CallStarted, Event, Fact, kind_of
@@ -18,7 +20,9 @@ from trunkline.proto.ids import CallId, new_event_id
 
 log = logging.getLogger("trunkline.bus.event_log")
 
-_PUBLISH_TIMEOUT_S: Final = 2.0
+SETTLED_S: Final = 8.0
+"""How long to wait for facts to be stored: longer than JetStream takes to elect a leader."""
+_PUBLISH_TIMEOUT_S: Final = 1.0
 _FORGOTTEN: Final = 1_024
 
 
@@ -28,6 +32,8 @@ class _Entry(NamedTuple):
     subject: str
     id: str
     data: bytes
+    is_end: bool
+    """Whether it is a call's start or end, which are never given up."""
 
 
 async def _at_once() -> None:
@@ -38,7 +44,8 @@ class EventLog:
     """Stores facts in the order in which they are emitted, however long JetStream is away.
 
     Up to `limit` facts wait in memory. Beyond it the oldest are given up and counted, never the start and the end of a
-    call: records and bills hang on those. Where the stream has to be made, `replicas` servers keep it.
+    call: records and bills hang on those. What happens in a call waits until its beginning is in the stream, whoever
+    stores that. Where the stream has to be made, `replicas` servers keep it.
 
     Make it inside a running loop.
     """
@@ -54,6 +61,9 @@ class EventLog:
         self._newest = -1
         self._ends: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
+        self._begun = Beginnings(bus)
+        self._early: dict[CallId, list[_Entry]] = {}
+        self._seeking: dict[CallId, asyncio.Task[None]] = {}
         self._forgotten: dict[CallId, None] = {}
         self._sure: Callable[[], Awaitable[None]] = _at_once
         self._current: _Entry | None = None
@@ -68,7 +78,8 @@ class EventLog:
     @property
     def pending(self) -> int:
         """How many facts are not stored yet."""
-        return len(self._ends) + len(self._others) + (self._current is not None)
+        early = sum(map(len, self._early.values()))
+        return len(self._ends) + len(self._others) + early + (self._current is not None)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -80,7 +91,8 @@ class EventLog:
         try:
             kind = kind_of(fact)
             event = Event(id=new_event_id(), call=call, wall_at=self._wall(), fact=fact, tenant=tenant)
-            entry = _Entry(self._newest + 1, call, subjects.event(kind, call), event.id, codec.encode(event))
+            is_end = isinstance(fact, CallStarted | CallEnded)
+            entry = _Entry(self._newest + 1, call, subjects.event(kind, call), event.id, codec.encode(event), is_end)
         except Exception:
             self.dropped += 1
             log.exception("fact refused", extra={"call": call})
@@ -92,7 +104,8 @@ class EventLog:
         if call in self._forgotten:
             return
         self._newest = entry.number
-        (self._ends if isinstance(fact, CallStarted | CallEnded) else self._others).append(entry)
+        self._begun.note(call, fact)
+        (self._ends if is_end else self._others).append(entry)
         if self.pending > self._limit and self._others:
             self._others.popleft()
             self.dropped += 1
@@ -108,7 +121,7 @@ class EventLog:
     def calls_waiting(self) -> set[CallId]:
         """Return the calls of which facts are not stored yet."""
         current = () if self._current is None else (self._current,)
-        return {entry.call for entry in (*self._ends, *self._others, *current)}
+        return {entry.call for entry in (*self._ends, *self._others, *current)} | self._early.keys()
 
     def forget(self, call: CallId) -> None:
         """Give up what is not stored of a call, and what may come: somebody else has it now."""
@@ -119,6 +132,7 @@ class EventLog:
             kept = [entry for entry in queue if entry.call != call]
             queue.clear()
             queue.extend(kept)
+        self._early.pop(call, None)
         if self._current is not None and self._current.call == call:
             self._current = None
 
@@ -126,7 +140,7 @@ class EventLog:
         """Take facts of a call again: it has come back."""
         self._forgotten.pop(call, None)
 
-    async def flush(self, timeout_s: float = 1.0) -> bool:
+    async def flush(self, timeout_s: float = SETTLED_S) -> bool:
         """Wait until every fact emitted so far is stored or given up; return whether that was within `timeout_s`.
 
         What is emitted while this waits is not waited for.
@@ -141,9 +155,10 @@ class EventLog:
     async def close(self) -> None:
         """Stop. What is not stored by now is lost and logged: flush first."""
         self._closed = True
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        tasks = (self._task, *self._seeking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.pending:
             log.error("facts lost: the process ends before they were stored", extra={"facts": self.pending})
 
@@ -158,12 +173,30 @@ class EventLog:
                     log.warning("event log empty again", extra={"dropped_so_far": self.dropped})
                 await self._wake.wait()
                 self._wake.clear()
+            elif not self._begun.known(self._current.call):
+                self._put_by(self._current)
             else:
                 await self._store(self._current)
 
+    def _put_by(self, entry: _Entry) -> None:
+        """Keep `entry` until its call is known to have begun; those of other calls do not wait for it."""
+        call = entry.call
+        self._early.setdefault(call, []).append(entry)
+        if call not in self._seeking:
+            seeking = self._seeking[call] = asyncio.create_task(self._begun.seek(call), name=f"beginning {call}")
+            seeking.add_done_callback(lambda _: self._bring_back(call))
+
+    def _bring_back(self, call: CallId) -> None:
+        del self._seeking[call]
+        waited = self._early.pop(call, [])
+        self._ends = deque(heapq.merge((entry for entry in waited if entry.is_end), self._ends))
+        self._others = deque(heapq.merge((entry for entry in waited if not entry.is_end), self._others))
+        self._wake.set()
+
     def _waits(self, newest: int) -> bool:
         """Whether entry number `newest`, or one before it, is still to be stored. The queues are in order."""
-        heads = (self._current, *(queue[0] for queue in (self._ends, self._others) if queue))
+        queues = (self._ends, self._others, *self._early.values())
+        heads = (self._current, *(queue[0] for queue in queues if queue))
         return any(entry is not None and entry.number <= newest for entry in heads)
 
     def _next(self) -> _Entry | None:

@@ -45,11 +45,22 @@ class MediaLane:
         self.breaks = 0
         """How often the connection broke. What was sent last before that may have got no further than the socket."""
         self._inbox = ""
+        self._on_back: list[Callable[[], None]] = []
 
     @property
     def connected(self) -> bool:
         """Whether the connection stands right now."""
         return self.client.is_connected
+
+    def on_back(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called whenever the connection is back, and others must be as well; return what ends that."""
+        self._on_back.append(callback)
+        return lambda: self._on_back.remove(callback)
+
+    def back(self) -> None:
+        """The connection stands again: tell whom it concerns."""
+        for callback in tuple(self._on_back):
+            callback()
 
     async def publish_frame(self, subject: str, data: bytes, reply: str = "") -> bool:
         """Publish one frame; return False when it was dropped (disconnected, or the socket does not take any more).

@@ -49,7 +49,6 @@ class Outbox:
         self._outage = ""
         self._opens: asyncio.TimerHandle | None = None
         self._emptying: asyncio.Task[None] | None = None
-        self._on_open: list[Callable[[], None]] = []
         self.shut = False
         """Whether what is said now has to wait."""
 
@@ -87,11 +86,6 @@ class Outbox:
         self.cancel()
         self._opens = self._loop.call_later(BACK_S, self._open)
 
-    def on_open(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called whenever an outage is over; return what ends that."""
-        self._on_open.append(callback)
-        return lambda: self._on_open.remove(callback)
-
     async def empty(self) -> None:
         """Send what waits. What is said meanwhile goes behind it."""
         while self._waiting:
@@ -116,8 +110,6 @@ class Outbox:
     async def _let_go(self) -> None:
         await self.empty()
         self.shut = False
-        for callback in tuple(self._on_open):
-            callback()
 
 
 class Repeats:

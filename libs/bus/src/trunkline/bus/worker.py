@@ -136,6 +136,15 @@ class Worker:
         """Return the calls held and what serves them."""
         return [(call, held.session) for call, held in self._held.items()]
 
+    def session(self, call: CallId) -> CallSession | None:
+        """Return what serves a call, if it is held."""
+        held = self._held.get(call)
+        return held.session if held is not None else None
+
+    async def still_ours(self, claim: Claim) -> bool:
+        """Ask the call's edge; return False when it says no, or cannot be asked."""
+        return await self._edges.confirm(claim)
+
     def guard(self, events: EventLog) -> None:
         """Have facts wait while it is not sure that the calls are still held; those of a lost call are dropped."""
         self._events = events

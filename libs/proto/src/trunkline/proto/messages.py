@@ -47,6 +47,14 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     known: bool
 
 
+class Missed(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge → TTS: of the audio of this epoch, chunk `seq` has not come; send it again, and what you sent after it."""
+
+    call: CallId
+    epoch: Epoch
+    seq: Seq
+
+
 class Holds(msgspec.Struct, frozen=True, kw_only=True):
     """Worker → edge: the calls of yours that I hold, with the epoch of each. Sent every few seconds."""
 

@@ -45,6 +45,11 @@ def release(worker: WorkerId) -> str:
     return f"release.{_token(worker)}"
 
 
+def missed(worker: WorkerId) -> str:
+    """Audio that an edge has missed, edge → the TTS worker that sent it: to be sent again."""
+    return f"missed.{_token(worker)}"
+
+
 def holds(edge: WorkerId) -> str:
     """Request: these of your calls are with me; answered with those that should not be."""
     return f"holds.{_token(edge)}"

@@ -33,7 +33,7 @@ Rows = Callable[[], Iterable[tuple[str, object]]]
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
-_STOP_S = 10.0
+_STOP_S = 15.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

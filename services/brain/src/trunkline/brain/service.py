@@ -59,14 +59,6 @@ class Brain:
             lambda provider, agent, llm: provider.check(llm, agent.tools),
         )
         self._tools = InstalledTools(tools)
-        self._means = Means(
-            bus,
-            self._events,
-            CallStore(bus, replicas),
-            chassis.journal,
-            Steady(chassis.clock).now,
-            TurnParts(chassis.registry).measured,
-        )
         self._chassis = chassis
         self._rules = settings.retry_rules
         self._health = Health("brain", settings.breaker_rules, chassis.clock.monotonic, chassis.registry)
@@ -81,6 +73,15 @@ class Brain:
             open_call=self._open_call,
             strained=Strained(chassis.lag, self._health.states, "no model can be asked"),
             wall=chassis.clock.wall,
+        )
+        self._means = Means(
+            bus,
+            self._events,
+            CallStore(bus, replicas),
+            chassis.journal,
+            Steady(chassis.clock).now,
+            self._worker.still_ours,
+            TurnParts(chassis.registry).measured,
         )
         self._worker.guard(self._events)
         chassis.journal.who = self._worker.worker

@@ -7,7 +7,7 @@ conversation orders. It decides nothing.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -49,7 +49,10 @@ log = logging.getLogger("trunkline.brain.session")
 MOST_WAITING: Final = 10_000
 """Messages a call may have waiting. Nobody speaks so fast: more of them is a fault, and must not take the process."""
 INTENT_S: Final = 1.0
-"""How long a tool waits for its intent to be stored."""
+"""How long a tool waits for its intent to be stored before the edge is asked."""
+OUT_OF_REACH_S: Final = 5.0
+"""A tool is given up when neither the store nor the edge can be reached for so long."""
+_AGAIN_S: Final = 0.1
 HANDED_S: Final = 0.5
 """How long whoever goes on with a call may have to wait for the newest of it."""
 
@@ -71,6 +74,8 @@ class Means(NamedTuple):
     journal: Journal
     now: Callable[[], float]
     """Steady seconds since 1970."""
+    still_ours: Callable[[Claim], Awaitable[bool]]
+    """Asks whether a call that was claimed is still served here; False as well when nobody can be asked."""
     measured: Callable[[TurnMeasured], None] = lambda _: None
     """Is told where the time of each turn went."""
 
@@ -92,6 +97,7 @@ class BrainCall:
         self._events = means.events
         self._journal = means.journal
         self._now = means.now
+        self._still_ours = means.still_ours
         self._measured = means.measured
         self._llm = thinks_with
         self._tools = tools
@@ -190,14 +196,14 @@ class BrainCall:
         if reason == "edge-lost":
             await self._settle()
         else:
-            await self._events.flush(timeout_s=1.0)
+            await self._events.flush()
             await self._keeper.forget()
 
     async def _settle(self) -> None:
         """Record what was used: the edge that was told of it is gone."""
         settled = StageSettled(stage="brain", epoch=self._claim.epoch, used=self._used())
         self._events.emit(self._claim.call, settled, self._claim.tenant)
-        await self._events.flush(timeout_s=1.0)
+        await self._events.flush()
 
     async def _fall_silent(self) -> None:
         """Hear, think and await nothing more; tools run on."""
@@ -336,10 +342,10 @@ class BrainCall:
         info = ToolCallInfo(
             call=self._claim.call, turn=order.turn, tool_call=order.tool_call, tenant=self._claim.tenant
         )
-        # A tool whose intent is not stored may be run twice; one that waits for ever helps nobody.
-        self._keep()
-        await self._keeper.flush(INTENT_S)
-        if self._keeper.deposed:
+        if not await self._may_have_effects():
+            if not self._keeper.deposed:
+                error = f"{order.name} was not run: the rest of the system is out of reach."
+                self._inbox.put_nowait(ToolDone(tool_call=order.tool_call, name=order.name, took_ms=0.0, error=error))
             return
         self._journal.note("tool-started", info.call, key=info.idempotency_key, tool_call=order.tool_call)
         began = self._now()
@@ -357,3 +363,17 @@ class BrainCall:
             self._inbox.put_nowait(
                 ToolDone(tool_call=order.tool_call, name=order.name, took_ms=took_ms, result=result, error=error)
             )
+
+    async def _may_have_effects(self) -> bool:
+        """Return whether a tool may run: it is stored that it will, so that no successor runs it once more.
+
+        While the store is away it is enough that the edge still counts on this worker. One that reaches neither may
+        have been replaced already.
+        """
+        self._keep()
+        given_up_at = self._now() + OUT_OF_REACH_S
+        while not (await self._keeper.flush(INTENT_S) or await self._still_ours(self._claim)):
+            if self._keeper.deposed or self._now() > given_up_at:
+                return False
+            await asyncio.sleep(_AGAIN_S)
+        return not self._keeper.deposed

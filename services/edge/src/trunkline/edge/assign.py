@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Final, Literal, NamedTuple
 
-from trunkline.bus import Bus, BusError, BusTimeout, BusUnavailable, NoWorker
+from trunkline.bus import SETTLED_S, Bus, BusError, BusTimeout, BusUnavailable, NoWorker
 from trunkline.edge.errors import NoStageWorker
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
@@ -31,8 +31,8 @@ TRIES: Final = 6
 _AGAIN_S: Final = 0.1
 """Between two rounds of asking for a call that goes on."""
 _LATE_S: Final = 5.0
-_RELEASE_S: Final = 2.0
-"""How long a worker may take to let a call go, beside the tools it must wait for."""
+_RELEASE_S: Final = 2.0 + SETTLED_S
+"""How long a worker may take to let a call go and to store its last facts, beside the tools it must wait for."""
 
 MakeClaim = Callable[[Stage, Epoch], Claim]
 _NOBODY: Final = "nobody"

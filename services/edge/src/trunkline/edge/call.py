@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple
 from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import BusError, Subscription
+from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
 from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
@@ -31,9 +32,9 @@ from trunkline.edge.telling import Telling
 from trunkline.edge.uplink import Uplink
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
-from trunkline.proto.errors import BadFrame, BadMessage
+from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import KeyPressed, StageAssigned, StageLost
-from trunkline.proto.frame import Codec, unpack_audio
+from trunkline.proto.frame import Codec
 from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId
 from trunkline.proto.messages import (
     Assigned,
@@ -123,7 +124,6 @@ class Call:
         """Set when nothing is left of it here."""
         wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
         self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
-        self._newest_audio = Epoch(0), Seq(-1)
         self._own = OwnVoice(agent, facilities.clips, self._downlink, self.end)
         on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
         self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
@@ -137,6 +137,14 @@ class Call:
         epochs = past.record.epochs if past is not None else None
         self._assignments = Assignments(pool, call, self._claim, longest_tool_s, epochs)
         self._serving = Serving(call, self._bus, self._assignments, clock, settings.reclaim_s, self, self._spawn)
+        self._arrivals = Arrivals(
+            call,
+            facilities,
+            self._assignments,
+            self._downlink,
+            lambda complaint, rate: self._complain(complaint, sample_rate_hz=str(rate)),
+            self._spawn,
+        )
         self._story = Story()
         record = (
             opened(call, agent, started, self._carrier.name, facilities.edge, clock.wall())
@@ -165,6 +173,7 @@ class Call:
             if self._greeting:
                 self._story.spoke(Generation(1), self._greeting, self.agent.greeting)
         self._books.begin()
+        self._arrivals.watch()
         for work in (self._listen(), self._downlink.deliver(self._line), self._telling.run(), self._begin()):
             self._spawn(work)
         ending = Ending("edge-stopped", INTERNAL_ERROR, "")
@@ -209,33 +218,7 @@ class Call:
 
     def on_audio(self, data: bytes) -> None:
         """Take an `AudioChunk` of the agent. Never waits, never raises."""
-        try:
-            chunk = unpack_audio(data)
-        except BadFrame:
-            self._metrics.dropped["audio_malformed"] += 1
-            return
-        verdict = "tts-epoch"
-        if chunk.epoch < self._assignments.epoch("tts"):
-            self._metrics.fenced["audio_epoch"] += 1
-        elif (chunk.epoch, chunk.seq) <= self._newest_audio:
-            verdict = "repeated"
-            self._metrics.traffic["audio_repeated"] += 1
-        else:
-            self._newest_audio = chunk.epoch, chunk.seq
-            if complaint := self._downlink.take(chunk):
-                self._complain(complaint, sample_rate_hz=str(chunk.sample_rate_hz))
-            verdict = self._downlink.verdict
-        if self._journal.on:
-            self._journal.note(
-                "audio",
-                self.id,
-                epoch=chunk.epoch,
-                generation=chunk.generation,
-                utterance=chunk.utterance,
-                seq=chunk.seq,
-                ms=len(chunk.payload) // 16,
-                verdict=verdict,
-            )
+        self._arrivals.take(data)
 
     def on_unheard(self, epoch: Epoch, seq: Seq, *, believed: bool) -> None:
         """Take note that no STT worker listened when a frame was sent; `believed`, it is not our own connection."""
@@ -440,6 +423,7 @@ class Call:
             self._over.set_result(ending)
 
     async def _finish(self, ending: Ending) -> None:
+        self._arrivals.close()
         await ended(*self._tasks)
         self._journal.note("end", self.id, reason=ending.reason, fate=ending.fate)
         if ending.fate == "over":

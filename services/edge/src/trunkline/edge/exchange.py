@@ -170,7 +170,7 @@ class Exchange:
                 await self._empty.wait()
         await self.reaper.stop()
         await self._watch.stop()
-        await self.events.flush(timeout_s=2.0)
+        await self.events.flush()
         await self.events.close()
         await self._heartbeat.stop()
 

@@ -154,7 +154,7 @@ class CallHearing:
             settled = StageSettled(stage="stt", epoch=self._claim.epoch, used=tuple(self._used.values()))
             self._shared.events.emit(self.call, settled, self._claim.tenant)
         await self._shared.outbox.flush()
-        await self._shared.events.flush(timeout_s=1.0)
+        await self._shared.events.flush()
         log.debug("call closed", extra={"call": self.call, "reason": reason})
 
     async def rest(self) -> None:

@@ -90,6 +90,7 @@ class TtsService:
         """
         await self._roster.meet(self._chassis.base.agents, self._chassis.environ)
         await self.bus.subscribe(subjects.RINGING, self._on_ringing)
+        await self.bus.subscribe(subjects.missed(self.worker.worker), self._on_missed)
         self._orders = await self.bus.serve(subjects.MAKE_CLIP, self._on_make_clip, queue="tts")
         await self.worker.start()
 
@@ -145,6 +146,12 @@ class TtsService:
         orders, self._orders = self._orders, None
         if orders is not None:
             await orders.drain()
+
+    async def _on_missed(self, _subject: str, data: bytes) -> None:
+        missed = codec.decode(codec.MISSED, data)
+        speech = self.worker.session(missed.call)
+        if isinstance(speech, CallSpeech):
+            speech.repeat(missed)
 
     async def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""

@@ -16,9 +16,8 @@ from trunkline.bus import BACK_S, Bus, BusError, EventLog, Subscription
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import ProviderFailed, StageSettled
-from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio
-from trunkline.proto.ids import Seq
-from trunkline.proto.messages import Claim, SpeakingFailed, SpokenMessage, Used
+from trunkline.proto.frame import AudioChunk, Codec, Flag
+from trunkline.proto.messages import Claim, Missed, SpeakingFailed, SpokenMessage, Used
 from trunkline.providers.attempts import AllFailed, Attempts
 from trunkline.providers.course import RetryRules
 from trunkline.providers.health import Health
@@ -41,7 +40,6 @@ from trunkline.tts.voices import CallVoice, Open, open_first
 log = logging.getLogger("trunkline.tts.session")
 
 _USAGE_S: Final = 1.0
-_FLUSH_S: Final = 1.0
 _BUS_AWAY_S: Final = 3.0
 """For how long speech waits for a bus that is away; what would be later still is not said."""
 _LOOK_S: Final = 0.02
@@ -92,7 +90,6 @@ class CallSpeech:
         )
         self._used: dict[tuple[str, str], Used] = {}
         self._line = AudioLine(shared.bus, subjects.audio(claim.edge, claim.call), shared.clock.monotonic)
-        self._seq = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._closed = False
@@ -134,7 +131,7 @@ class CallSpeech:
         When the edge is lost and nobody goes on with the call, what was used is stored as a fact too.
         """
         self._closed = True  # nothing more is published, however long the rest takes
-        log.debug("speech closed", extra={"call": self._call, "reason": reason, "chunks": self._seq})
+        log.debug("speech closed", extra={"call": self._call, "reason": reason, "chunks": self._line.next_seq})
         self._line.close()
         tasks = [task for task in (self._speaker, self._sentence, self._usage) if task is not None]
         for task in tasks:
@@ -150,7 +147,12 @@ class CallSpeech:
         if reason == "edge-lost" and not goes_on:
             settled = StageSettled(stage="tts", epoch=self._claim.epoch, used=tuple(self._used.values()))
             self._shared.events.emit(self._call, settled, self._claim.tenant)
-        await self._shared.events.flush(_FLUSH_S)
+        await self._shared.events.flush()
+
+    def repeat(self, missed: Missed) -> None:
+        """Have audio that the edge has missed sent again."""
+        if missed.epoch == self._claim.epoch:
+            self._line.repeat(missed.seq)
 
     async def rest(self) -> None:
         """Return when nothing is being said and nothing waits."""
@@ -280,6 +282,7 @@ class CallSpeech:
 
     async def _publish(self, sentence: Sentence, payload: bytes, flags: Flag) -> None:
         # A provider that is slow to stop cannot make void speech heard.
+        await self._until_heard(sentence)
         if self._closed or not self._floor.stands(sentence):
             return
         chunk = AudioChunk(
@@ -287,20 +290,19 @@ class CallSpeech:
             sample_rate_hz=RATE_HZ,
             flags=flags,
             epoch=self._claim.epoch,
-            seq=Seq(self._seq),
+            seq=self._line.next_seq,
             synthesised_us=int(self._shared.clock.wall() * 1_000_000),
             generation=sentence.generation,
             utterance=sentence.utterance,
             payload=payload,
         )
-        self._seq += 1
-        await self._until_heard(sentence)
-        if await self._line.send(pack_audio(chunk)):
-            self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
-            if self._shared.journal.on:
-                self._note(chunk)
-        else:
+        sent = await self._line.send(chunk)
+        if sent is None:
             self._shared.metrics.dropped("bus-unavailable")
+            return
+        self._shared.metrics.chunk(len(payload) / BYTES_PER_MS / 1_000)
+        if self._shared.journal.on:
+            self._note(sent)
 
     async def _until_heard(self, sentence: Sentence) -> None:
         """Wait while the bus is away, and until edges must be back as well: the carrier has what is to be heard now."""
