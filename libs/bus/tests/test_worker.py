@@ -13,7 +13,7 @@ from trunkline.bus import Bus, BusTimeout, BusUnavailable, EventLog, Heartbeat, 
 from trunkline.bus.edges import HUNG_S, ORPHAN_S
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
-from trunkline.proto.events import KeyPressed
+from trunkline.proto.events import CallStarted, KeyPressed
 from trunkline.proto.ids import CallId, call_id_of, new_worker_id
 from trunkline.proto.messages import (
     Alive,
@@ -418,6 +418,8 @@ def test_a_worker_that_hung_tells_no_facts_of_a_call_that_somebody_else_has_got(
         await one.ask(kept)
         await one.ask(lost)
         await one.bus.serve(subjects.holds(EDGE), on_holds)
+        for call in (kept.call, lost.call):
+            one.events.emit(call, CallStarted(agent="a", carrier="twilio", carrier_call="CA1", edge=EDGE))
         one.events.emit(lost.call, KeyPressed(digit="1", at=1.0))
         assert await one.events.flush(5)
         time.sleep(2 * HUNG_S)  # noqa: ASYNC251 - the loop is to stand still

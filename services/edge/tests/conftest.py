@@ -142,15 +142,17 @@ class Voice(Stage):
                 self.rate_hz,
                 Flag.LAST if index == count - 1 else Flag.NONE,
                 held.claim.epoch if epoch is None else epoch,
-                len(held.sent),
+                len(held.sent) if epoch is None else index,
                 1_000_000,
                 say.generation,
                 say.utterance,
                 payload,
             )
-            held.sent.append((subjects.audio(held.claim.edge, held.claim.call), pack_audio(chunk)))
+            sent = subjects.audio(held.claim.edge, held.claim.call), pack_audio(chunk)
+            if epoch is None:
+                held.sent.append(sent)
             if chunk.seq not in self.lost:
-                await self.bus.media.publish_frame(*held.sent[-1])
+                await self.bus.media.publish_frame(*sent)
 
 
 class Mind(Stage):

@@ -6,15 +6,17 @@ what was published tells which words were said, by whom, and for how long.
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
-from trunkline.bus import Bus, Heartbeat, recorded
+from trunkline.bus import Bus, EventLog, Heartbeat, recorded
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Timeouts, Tts
+from trunkline.proto.events import CallStarted
 from trunkline.proto.frame import unpack_audio
 from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Assigned, Claim, Interrupt, Missed, Release, Say
@@ -194,8 +196,9 @@ class Call:
         return await asyncio.wait_for(self.told.get(), 3)
 
     async def facts(self):
-        """Return the facts of the call that are stored."""
-        return [found.event().fact async for found in recorded(self.bus, call=self.call)]
+        """Return the facts of the call that are stored, behind its beginning."""
+        _, *facts = [found.event().fact async for found in recorded(self.bus, call=self.call)]
+        return facts
 
     def counted(self, name, **labels):
         return self.chassis.registry.get_sample_value(f"trunkline_tts_{name}", labels) or 0
@@ -215,6 +218,8 @@ async def call_with(url, *installed, journal="", **settings):
     beat = Heartbeat(bus, stage="edge", worker=call.edge, calls=lambda: 1, capacity=1)
     beat.start()
     await call.listen()
+    begun = EventLog(bus, time.time)
+    begun.emit(call.call, CallStarted(agent="test", carrier="twilio", carrier_call="CA1", edge=call.edge))
     await service.start()
     # nats-py writes a flush's PING ahead of subscriptions it still holds back; a second one comes after them for sure.
     await service.bus.flush()
@@ -222,6 +227,7 @@ async def call_with(url, *installed, journal="", **settings):
         yield call
     finally:
         await service.stop()
+        await begun.close()
         await beat.stop()
         await bus.close()
     assert chassis.failure is None

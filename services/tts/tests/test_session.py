@@ -151,10 +151,10 @@ def test_the_bench_agent_gets_two_seconds_of_tone_per_sentence(nats_url, a_call)
     asyncio.run(story())
 
 
-def test_a_sentence_that_breaks_off_or_is_empty_ends_and_the_next_is_heard(nats_url, a_call):
+def test_a_sentence_that_breaks_off_or_is_empty_ends_and_the_next_is_heard(jetstream_url, a_call):
     async def story():
         scripted = ScriptedProvider()
-        async with a_call(nats_url, scripted) as call:
+        async with a_call(jetstream_url, scripted) as call:
             await call.claim("scripted")
             for utterance, text in enumerate(("fail", "nothing", " \x00 ", "one second"), start=1):
                 await call.say(utterance, text)
@@ -168,10 +168,10 @@ def test_a_sentence_that_breaks_off_or_is_empty_ends_and_the_next_is_heard(nats_
     asyncio.run(story())
 
 
-def test_a_provider_that_falls_silent_is_given_up(nats_url, a_call):
+def test_a_provider_that_falls_silent_is_given_up(jetstream_url, a_call):
     async def story():
         scripted = ScriptedProvider()
-        async with a_call(nats_url, scripted) as call:
+        async with a_call(jetstream_url, scripted) as call:
             await call.claim("scripted")
             await call.say(1, "stall")
             await call.say(2, "one second")
