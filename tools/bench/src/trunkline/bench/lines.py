@@ -1,0 +1,232 @@
+"""Many callers in one process: their sockets, their pace, and how late the process itself was.
+
+    python -m trunkline.bench.lines --url http://127.0.0.1:8080/twilio/voice-hook?agent=bench --calls 100
+
+Open loop: a caller speaks its frame when the frame is due, whatever came of the ones before. Callers are spread over
+the 20 ms of a frame, as calls of a carrier are. What it has seen goes to standard output as JSON, when all calls have
+ended.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import resource
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from trunkline.audio.g711 import pcm16_to_mulaw
+from trunkline.bench.talk import FRAME_BYTES, FRAME_S, Caller, Seen, Speech, speech_of
+from trunkline.call.scenario import Scenario, Step
+from trunkline.call.speech import prepare_speech
+from trunkline.runtime.loop import new_event_loop
+from trunkline.testing.twilio.dial import Dial, new_call_sid
+from trunkline.testing.twilio.twiml import ConnectVerb, RedirectVerb
+from trunkline.testing.twilio.webhook import ask
+
+WORDS: Final = "hello, can you hear me"
+SLOTS: Final = 10
+"""A frame's time has so many beginnings."""
+_NOISE_DBFS: Final = -65.0
+_SEED: Final = 8_000
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be made."""
+
+    url: str
+    """The voice webhook, query string included."""
+    calls: int
+    per_s: float = 10.0
+    """Calls that begin in a second."""
+    last_s: float = 20.0
+    """How long a call lasts, once all have begun."""
+    interrupt_every: int = 3
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. Seconds are those of the steady clock of this machine."""
+
+    load: Load
+    all_there_s: float
+    """When the last call had begun."""
+    over_s: float
+    """When the first was hung up."""
+    calls: list[Seen]
+    lag_ms: list[float]
+    """By how much every slot was late, while all calls were there."""
+    cpu_s: float
+    """Processor time of this process in that while."""
+    failed: int
+    """Calls that could not be placed."""
+
+
+class Line(WSListener):
+    """A caller's socket."""
+
+    def __init__(self, caller: Caller, start: Sequence[bytes]) -> None:
+        self.caller: Final = caller
+        self._start = start
+        self._transport: WSTransport | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Begin the stream."""
+        self._transport = transport
+        for message in self._start:
+            transport.send(WSMsgType.TEXT, message)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take what the application says."""
+        if frame.msg_type is WSMsgType.TEXT:
+            for message in self.caller.receive(frame.get_payload_as_bytes(), time.monotonic()):
+                transport.send(WSMsgType.TEXT, message)
+        elif frame.msg_type is WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, _transport: WSTransport) -> None:
+        """Note that the application hung up, if it did."""
+        self.caller.seen.closed_early |= self._transport is not None
+        self._transport = None
+
+    def tick(self, now: float) -> None:
+        """Let 20 ms pass."""
+        if self._transport is not None:
+            for message in self.caller.tick(now):
+                self._transport.send(WSMsgType.TEXT, message)
+
+    def hang_up(self) -> None:
+        """End the call."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.send(WSMsgType.TEXT, b'{"event":"stop","sequenceNumber":"999999","stop":{}}')
+            transport.send_close()
+            transport.disconnect()
+
+
+class Lines:
+    """All the callers of this process."""
+
+    def __init__(self, load: Load, speech: Speech) -> None:
+        self._load = load
+        self._speech = speech
+        self._slots: list[list[Line]] = [[] for _ in range(SLOTS)]
+        self._lag: list[float] = []
+        self._noting = False
+        self._failed = 0
+
+    async def run(self) -> Made:
+        """Place the calls, live through them, hang up."""
+        pace = asyncio.create_task(self._pace())
+        placing = []
+        for number in range(self._load.calls):
+            placing.append(asyncio.create_task(self._place(number)))
+            await asyncio.sleep(1 / self._load.per_s)
+        await asyncio.gather(*placing)
+        self._noting = True
+        began_s, began_cpu = time.monotonic(), _cpu_s()
+        await asyncio.sleep(self._load.last_s)
+        over_s, cpu_s = time.monotonic(), _cpu_s() - began_cpu
+        self._noting = False
+        lines = [line for slot in self._slots for line in slot]
+        for line in lines:
+            line.hang_up()
+        pace.cancel()
+        await asyncio.gather(pace, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        return Made(
+            load=self._load,
+            all_there_s=began_s,
+            over_s=over_s,
+            calls=[line.caller.seen for line in lines],
+            lag_ms=self._lag,
+            cpu_s=cpu_s,
+            failed=self._failed,
+        )
+
+    async def _place(self, number: int) -> None:
+        dial = Dial(voice_url=self._load.url, call_sid=new_call_sid())
+        try:
+            document = await ask(dial, RedirectVerb(dial.voice_url, "POST"), "ringing", "voice webhook")
+            (verb,) = [verb for verb in document.verbs if isinstance(verb, ConnectVerb)]
+            stream_sid = "MZ" + secrets.token_hex(16)
+            caller = Caller(stream_sid, self._speech, self._load.interrupt_every, 37 * number)
+            line = Line(caller, _beginning(dial, stream_sid, verb.stream.parameters))
+            await ws_connect(lambda: line, verb.stream.url)
+        except Exception as error:  # noqa: BLE001 - whatever it was: this caller was not served
+            self._failed += 1
+            sys.stderr.write(f"call {number} was not placed: {error}\n")
+        else:
+            self._slots[number % SLOTS].append(line)
+
+    async def _pace(self) -> None:
+        due = time.monotonic()
+        while True:
+            for slot in self._slots:
+                now = time.monotonic()
+                if self._noting:
+                    self._lag.append(1_000 * max(0.0, now - due))
+                for line in slot:
+                    line.tick(now)
+                due += FRAME_S / SLOTS
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+def _beginning(dial: Dial, stream_sid: str, parameters: dict[str, str]) -> list[bytes]:
+    start = {
+        "accountSid": dial.account_sid,
+        "streamSid": stream_sid,
+        "callSid": dial.call_sid,
+        "tracks": ["inbound"],
+        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8_000, "channels": 1},
+        "customParameters": parameters,
+    }
+    begin = {"event": "start", "sequenceNumber": "1", "streamSid": stream_sid, "start": start}
+    return [b'{"event":"connected","protocol":"Call","version":"1.0.0"}', msgspec.json.encode(begin)]
+
+
+async def speech() -> Speech:
+    """Return what every caller says, in the local voice, on a line with some hiss."""
+    scenario = Scenario(name="load", description="", steps=(Step(say=WORDS), Step(hang_up=True)))
+    (words,) = (await prepare_speech(scenario)).values()
+    rng = np.random.default_rng(_SEED)
+    scale = 32_768 * 10 ** (_NOISE_DBFS / 20)
+    hiss = [pcm16_to_mulaw(np.rint(rng.normal(0, scale, FRAME_BYTES)).astype("<i2").tobytes()) for _ in range(251)]
+    return speech_of(pcm16_to_mulaw(words.astype("<i2").tobytes()), hiss)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def _main(load: Load) -> None:
+    lines = Lines(load, await speech())
+    gc.collect()
+    gc.freeze()
+    sys.stdout.buffer.write(msgspec.json.encode(await lines.run()))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the load that the options describe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="the voice webhook")
+    parser.add_argument("--calls", type=int, required=True)
+    parser.add_argument("--per-s", type=float, default=10.0, help="calls that begin in a second (10)")
+    parser.add_argument("--last-s", type=float, default=20.0, help="how long all of them talk (20)")
+    parser.add_argument("--interrupt-every", type=int, default=3, help="every how many answers are interrupted (3)")
+    options = parser.parse_args(argv)
+    load = Load(**vars(options))
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_main(load))
+
+
+if __name__ == "__main__":
+    main()
