@@ -227,6 +227,17 @@ def test_a_frame_nobody_heard_but_done_with():
     assert not rules_broken(but(evidence, notes=(*evidence.notes, done)))
 
 
+def test_a_frame_that_went_down_with_its_edge():
+    evidence = notes_but(lambda one: [] if one.what == "heard" and one.seq == 77 else [one])
+    (frame,) = [one for one in evidence.notes if one.what == "frame" and one.seq == 77]
+    kill = Fault(t=frame.t + 0.01, kind="edge-kill", service="edge", worker=frame.who)
+    findings = check(but(evidence, faults=(kill,)))
+    assert findings.clean
+    assert findings.counts["frames that went down with their edge"] == 1
+    for other in (but(kill, t=frame.t + 0.2), but(kill, worker="edge-2"), but(kill, service="stt")):
+        assert rules_broken(but(evidence, faults=(other,))) == {"frame-lost"}
+
+
 def test_the_frames_of_an_outage_in_which_the_call_ended_need_not_be_heard():
     last = 0.7 + (FRAMES - 1) / 50
     evidence = notes_but(lambda one: [] if one.what == "heard" and one.t > last - 0.6 else [one])
@@ -399,7 +410,7 @@ def test_a_question_swallowed_by_a_lost_line_may_be_told_or_not():
     (first, second) = CALLER.asked
     gap = (first.began_t + 0.2, first.ended_t + 0.4)
     once_more = but(first, began_t=first.ended_t + 0.5, ended_t=first.ended_t + 1.5)
-    for told in ("when are you open", "open when are you open"):
+    for told in ("do you have vegetarian food when are you open", "open when are you open", "when are you open"):
         evidence = caller_but(
             said_as(told, "i would like to book a table"),
             asked=(first, but(once_more, began_t=9.0, ended_t=9.9), second),

@@ -484,8 +484,8 @@ class Call:
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
-        except LineClosed as closed:
-            self._on_closed(closed)
+        except LineClosed:
+            pass  # `_listen` hears of it as well, behind what the carrier said before: it may have said goodbye
         except Exception:
             log.exception("call failed", extra={"call": self.id})
             self.end("edge-error", INTERNAL_ERROR)

@@ -1,5 +1,6 @@
 """Rules about sound on its way: who may speak to the caller, and which of the caller's frames were heard. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -13,6 +14,8 @@ BREAK_S: Final = 0.3
 """How much sooner than an outage is noted a frame may already be lost, and how much later the call be over."""
 TAIL_FRAMES: Final = 25
 """Frames sent in the last half second of a call: whoever lets it go need not hear them."""
+UNSENT_S: Final = 0.05
+"""What an edge hands to its socket so soon before it is killed may never have left it."""
 
 
 def one_speaker(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
@@ -72,6 +75,7 @@ def frames_heard(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation
     """Every frame of the caller's was heard by some STT worker, or lies before audio that is done with."""
     caller = call.caller.call
     sent: dict[int, float] = {}
+    senders: dict[int, str] = {}
     heard: set[int] = set()
     committed = -1
     for note in call.notes:
@@ -79,6 +83,7 @@ def frames_heard(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation
             case "frame":
                 counts["frames sent again"] += bool(note.replay)
                 sent.setdefault(note.seq, note.t)
+                senders[note.seq] = note.who
             case "heard":
                 heard.add(note.seq)
             case "final":
@@ -90,7 +95,10 @@ def frames_heard(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation
         return
     last = max(sent)
     end = min(last - TAIL_FRAMES, _before_outage(call, sent))
-    deaf = [seq for seq in sorted(sent) if seq not in heard and seq > committed and seq <= end]
+    unheard = [seq for seq in sorted(sent) if seq not in heard and seq > committed and seq <= end]
+    killed = {fault.worker: fault.t for fault in call.faults if fault.service == "edge"}
+    deaf = [seq for seq in unheard if sent[seq] < killed.get(senders[seq], math.inf) - UNSENT_S]
+    counts["frames that went down with their edge"] += len(unheard) - len(deaf)
     for begin, end in _stretches(deaf):
         counts["frames nobody heard"] += end - begin + 1
         text = f"frames {begin} to {end} were sent, and no worker heard them"

@@ -21,6 +21,7 @@ AHEAD_S: Final = 3.0
 
 SENTENCE_S: Final = 4.0
 """Longer than any sentence here takes to say."""
+LONGEST: Final = max(len(question.split()) for question in QUESTIONS)
 _HARMLESS: Final = frozenset(words_in(f"{LINES.filler} {LINES.filler_again}"))
 _RESUMED: Final = frozenset(words_in(LINES.resumed))
 _NAMES: Final = {word: name for name, line in LINES._asdict().items() for word in words_in(line)}
@@ -159,10 +160,11 @@ def _missing(
 def caller_words(call: CallEvidence, counts: Counter[str]) -> Iterator[Violation]:
     """Every word of the caller's is in the facts once, in order, and no other.
 
-    Of a question that the lost line swallowed, wholly or in part, nobody can tell how much was to be heard.
+    Of a question that the lost line swallowed, wholly or in part, nobody can tell how much was to be heard, nor what
+    its rest is taken for: at most for the longest there is.
     """
     whole = [asked for asked in call.caller.asked if not swallowed(asked, call.caller.gaps)]
-    spare = sum(len(QUESTIONS[asked.question].split()) for asked in call.caller.asked if asked not in whole)
+    spare = LONGEST * (len(call.caller.asked) - len(whole))
     counts["caller words swallowed by a lost line, at most"] += spare
     said = [word for asked in whole for word in QUESTIONS[asked.question].split()]
     turns = [event.fact for event in call.events if isinstance(event.fact, CallerSpoke)]
