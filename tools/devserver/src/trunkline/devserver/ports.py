@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from trunkline.testing.ports import free_ports
+
 _LISTENING: Final = "0A"
 _SEARCHED: Final = 200
 
@@ -31,11 +33,9 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def any_free(host: str = "127.0.0.1") -> int:
-    """Return a port that is free now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free now, and is not handed out to whoever connects somewhere before it is listened on."""
+    (port,) = free_ports(1, host)
+    return port
 
 
 def next_free(port: int, host: str = "127.0.0.1") -> int:
