@@ -33,8 +33,8 @@ call: $(READY) ## Call a running deployment as Twilio would
 	@$(BIN)/trunkline call $(ARGS)
 
 test: $(READY) check ## Everything CI runs: checks, then all tests
-	@$(BIN)/python -m pytest -q -n 2 -m "not e2e" $(ARGS)
-	@$(BIN)/python -m pytest -q -m e2e $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m e2e $(ARGS)
 
 unit: $(READY) ## The fast tests: pure code only
 	@$(BIN)/python -m pytest -q -m unit $(ARGS)
