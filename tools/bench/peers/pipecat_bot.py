@@ -109,7 +109,9 @@ class CountingMind(LLMService):
         await asyncio.sleep(THINK_S)
         if said == self._stall["turn"]:
             await asyncio.sleep(self._stall["s"])
-        text = tones.sentence(said) if said else " ".join(tones.GREETING).capitalize() + "."
+        await self._say(tones.sentence(said) if said else " ".join(tones.GREETING).capitalize() + ".")
+
+    async def _say(self, text: str) -> None:
         for word in text.split():
             await self.push_frame(LLMTextFrame(word + " "))
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -97,9 +97,15 @@ class _Quiet(uvicorn.Server):
 
 
 class HttpServer:
-    """One listening socket and its app."""
+    """One listening socket and its app.
 
-    def __init__(self, app: Any, sock: socket.socket, *, ws_max_bytes: int = 65_536) -> None:
+    Args:
+        app: an ASGI app.
+        sock: where it is served, from `listen`.
+        upgrade: makes what takes over a connection that asks for a WebSocket (uvicorn's ``ws``); None: nobody does.
+    """
+
+    def __init__(self, app: Any, sock: socket.socket, *, upgrade: Callable[..., Any] | None = None) -> None:
         self._sock = sock
         self.host, self.port = sock.getsockname()[:2]
         config = uvicorn.Config(
@@ -108,9 +114,7 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             http="httptools",
-            ws="websockets-sansio",
-            ws_max_size=ws_max_bytes,
-            ws_per_message_deflate=False,  # phone audio does not compress; the work would be paid per frame
+            ws="none" if upgrade is None else cast("type[asyncio.Protocol]", upgrade),
             server_header=False,
             timeout_graceful_shutdown=2,
         )

@@ -85,7 +85,7 @@ async def build(settings: EdgeSettings, chassis: Chassis, environ: Mapping[str, 
         metrics=metrics,
         settings=settings,
     )
-    server = HttpServer(reception.app(chassis.routes()), sock)
+    server = HttpServer(reception.app(chassis.routes()), sock, upgrade=reception.sockets().connection)
     chassis.ready_check("bus", bus.problem)
     chassis.stats("calls", lambda: _rows(exchange, metrics, bus))
     return Edge(bus, exchange, server, dialler, public)

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
 from trunkline.bus import BusUnavailable
 from trunkline.edge import twiml
@@ -63,7 +63,6 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
         app.add_api_route(VOICE_HOOK, self.voice_hook, methods=["POST"], response_model=None)
         app.add_api_route(LINE_OVER, self.line_over, methods=["POST"], response_model=None)
         app.add_api_route(CALL_START, self.call_start, methods=["POST"], response_model=None)
-        app.router.routes.append(WebSocketRoute(MEDIA_STREAM, MediaSocket(self.gate, self._answer, self.metrics)))
         app.router.routes.extend(route if route.path.startswith(HEALTH) else self._guarded(route) for route in others)
 
         @app.exception_handler(RequestRefused)
@@ -74,6 +73,10 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
             return PlainTextResponse(f"{error}: {error.private}\n" if error.private else f"{error}\n", error.status)
 
         return app
+
+    def sockets(self) -> MediaSocket:
+        """Return where Twilio's media streams connect to."""
+        return MediaSocket(MEDIA_STREAM, self.gate, self._answer, self.metrics)
 
     async def voice_hook(self, request: Request) -> Response:
         """Answer Twilio's question what to do with a call: connect it to our media socket, unless there is no room."""

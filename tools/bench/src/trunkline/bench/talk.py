@@ -147,7 +147,7 @@ class Caller:
             self.seen.responses.append((now, 1_000 * (now - self._since)))
             self._answers += 1
             self._state, self._since = "hearing", now
-        if self._open and now - self._plays_until > _GAP_S:
+        elif self._open and now - self._plays_until > _GAP_S:
             self.seen.gaps.append((now, 1_000 * (now - self._plays_until)))
         self._open = True
         self._plays_until = max(self._plays_until, now) + length_s
@@ -180,7 +180,7 @@ class Caller:
         return self._speech.hiss[self._hiss_at]
 
     def _finished(self, now: float) -> bool:
-        return not self._open and now - self._plays_until > _QUIET_S
+        return now - self._plays_until > _QUIET_S
 
     def _speak(self, now: float) -> None:
         self._state, self._since, self._word = "speaking", now, 0
