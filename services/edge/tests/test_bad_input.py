@@ -106,7 +106,7 @@ def test_fatal_is_closed_with_a_code_one_line_and_one_count(edge_rig, warnings_o
             return await close_of(socket)
 
     async def story():
-        async with edge_rig(EDGE_START_TIMEOUT_S="0.3") as rig:
+        async with edge_rig(EDGE_START_TIMEOUT_S="1.0") as rig:
             closed, text = await beside_a_good_call(rig, nonsense(rig))
             assert closed == code
             assert text

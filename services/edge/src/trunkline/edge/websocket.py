@@ -96,6 +96,8 @@ class WebSocketLine(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame, or a part of a message."""
         kind = frame.msg_type
+        if transport.is_close_frame_sent and self._closed is None:
+            self._found_fault(transport)  # and yet it hands over what comes until the socket is closed
         if kind is WSMsgType.CLOSE:
             self._on_close(transport, frame)
         elif self._closed is not None or kind is WSMsgType.PONG:
@@ -109,8 +111,7 @@ class WebSocketLine(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Nothing comes any more; if nobody said goodbye, picows may have."""
-        told = transport.close_handshake.sent if transport.close_handshake is not None else None
-        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(_ABNORMAL))
+        self._found_fault(transport)
 
     def pause_writing(self) -> None:
         """The other side does not read."""
@@ -119,6 +120,11 @@ class WebSocketLine(WSListener):
     def resume_writing(self) -> None:
         """It reads again."""
         self._writable.set()
+
+    def _found_fault(self, transport: WSTransport) -> None:
+        """End the line as picows did, if it did: it speaks the protocol, and closes when the other side does not."""
+        told = transport.close_handshake.sent if transport.close_handshake is not None else None
+        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(_ABNORMAL))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
