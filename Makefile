@@ -34,8 +34,7 @@ call: $(READY) ## Call a running deployment as Twilio would
 
 test: $(READY) check ## Everything CI runs: checks, then all tests
 	@$(BIN)/python -m pytest -q -n 3 -m "not e2e" $(ARGS)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "e2e and not load" $(ARGS)
-	@$(BIN)/python -m pytest -q -m load $(ARGS)
+	@$(BIN)/python -m pytest -q -m e2e $(ARGS)
 
 unit: $(READY) ## The fast tests: pure code only
 	@$(BIN)/python -m pytest -q -m unit $(ARGS)

@@ -7,7 +7,7 @@ import pytest
 
 from trunkline.chaos.run import Result, Settings, run_row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.load, pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(400)]
 
 FAULTS = 5
 SEEDS = (7, 8)

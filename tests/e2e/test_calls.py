@@ -52,7 +52,6 @@ async def until_ended(dev, calls: list[str]) -> None:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.load
 def test_twenty_calls_at_once_are_each_told_and_heard_right(deployment):
     async def story() -> None:
         async with deployment.running() as dev:
