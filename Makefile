@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev call test unit check faults chaos chaos-quick fix bench lock clean
+.PHONY: help install demo dev call test unit check faults chaos chaos-quick fix bench load lock clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ fix: $(READY) ## Apply the formatter and the safe lint fixes
 bench: $(READY) ## CPU per frame through each hop, and where a turn's time goes; prints and writes the tables
 	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
 	@$(BIN)/python tools/bench/turn_latency.py
+
+load: $(READY) ## Whole calls by the hundred: CPU, memory and latency per call (3 min); writes the table
+	@$(BIN)/python -m trunkline.bench --out tools/bench/results/load.json $(ARGS)
 
 lock: ## Resolve again and export requirements.lock (versions and hashes)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9,<1"; }
