@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def _await_up(url: str) -> None:
             with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own loopback URL
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            pass
+            time.sleep(0.1)
     raise RuntimeError("Pipecat did not start")
 
 

@@ -160,7 +160,7 @@ class Caller:
                 self._speak(now)
         elif self._state == "hearing":
             self._interrupting = bool(self._interrupt_every) and self._answers % self._interrupt_every == 0
-            if self._interrupting and now - self._since > _INTERRUPTS_S and self._plays_until > now + 0.5:
+            if self._interrupting and now - self._since > _INTERRUPTS_S and self._plays_until > now:
                 self._clear_due = now
                 self._speak(now)
             elif self._finished(now):
