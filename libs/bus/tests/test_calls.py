@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -38,11 +36,11 @@ def on_a_server(story: Callable[[NatsServer, Bus], Awaitable[None]], *, jetstrea
 
 @contextlib.contextmanager
 def hanging(server: NatsServer) -> Iterator[None]:
-    os.kill(server.pid, signal.SIGSTOP)
+    server.freeze()
     try:
         yield
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        server.thaw()
 
 
 def forbidden() -> None:

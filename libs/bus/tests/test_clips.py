@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -107,14 +105,14 @@ def test_a_server_that_is_gone_is_not_waited_for_long() -> None:
             async with bus_on(server) as bus:
                 store = ClipStore(bus)
                 await store.put("a", b"ab")
-                os.kill(server.pid, signal.SIGSTOP)
+                server.freeze()
                 try:
                     began = time.monotonic()
                     with pytest.raises(BusUnavailable):
                         await store.get("a")
                     assert time.monotonic() - began < 2.5
                 finally:
-                    os.kill(server.pid, signal.SIGCONT)
+                    server.thaw()
                 assert await store.get("a") == b"ab"
 
     asyncio.run(story())

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import threading
 from collections.abc import AsyncIterator
 
@@ -199,7 +197,7 @@ def test_nobody_who_publishes_waits_for_a_server_that_hangs():
     async def story(server: NatsServer) -> None:
         large = Release(call=CallId("call-a"), epoch=Epoch(1), reason="x" * 100_000)
         async with bus_at(server.url) as (bus, _):
-            os.kill(server.pid, signal.SIGSTOP)
+            server.freeze()
             try:
                 longest = 0.0
                 loop = asyncio.get_running_loop()
@@ -218,7 +216,7 @@ def test_nobody_who_publishes_waits_for_a_server_that_hangs():
                     await bus.request("any", large, timeout_s=1)
                 assert bus.control.pending_data_size <= MAX_UNSENT_BYTES
             finally:
-                os.kill(server.pid, signal.SIGCONT)
+                server.thaw()
             while True:
                 with contextlib.suppress(BusUnavailable):
                     await bus.publish("any", large)

@@ -1,6 +1,4 @@
 import asyncio
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -74,7 +72,7 @@ def test_a_kill_is_felt_and_a_restart_takes_the_same_port_and_store() -> None:
 
 def test_a_server_that_is_stopped_in_its_tracks_still_goes_away() -> None:
     with run_nats() as server:
-        os.kill(server.pid, signal.SIGSTOP)
+        server.freeze()
 
     assert not server.running
 

@@ -186,10 +186,14 @@ class NatsServer:
     def freeze(self) -> None:
         """Stop it in its tracks (SIGSTOP): the kernel still takes what is sent to it, and nobody answers.
 
+        Returns when the last of its threads stands still: on a busy machine some go on, and answer, for a while.
+
         Raises:
             NatsNotStarted: it is not running.
         """
         os.kill(self.pid, signal.SIGSTOP)
+        while self.running and not _stands_still(self.pid):
+            time.sleep(_READY_POLL_S)
         self._frozen = True
 
     def thaw(self) -> None:
@@ -289,6 +293,15 @@ class NatsServer:
             )
         last = re.sub(r"^\[\d+\] \S+ \S+ ", "", log.strip().rsplit("\n", 1)[-1]) or "it said nothing"
         return f"nats-server did not start: {last} (folder {self.folder})"
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread is stopped: the state stands behind the name in brackets (proc(5), /proc/<pid>/stat)."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            if thread.read_text().rpartition(")")[2].split()[0] not in "Tt":
+                return False
+    return True
 
 
 @contextlib.contextmanager
