@@ -26,9 +26,10 @@ import msgspec
 import numpy as np
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
+from trunkline.bench.platform import cpu_s, pids_of
 from trunkline.bus import Bus
 from trunkline.call import Target, find_scenario, place_call, prepare_speech
-from trunkline.devserver.devserver import Devserver, run_dev
+from trunkline.devserver.devserver import run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan, find_agents
 from trunkline.edge.twilio import TwilioStream
@@ -48,7 +49,6 @@ from trunkline.testing.nats_server import run_nats
 FRAMES_PER_CHUNK: Final = 8
 FRAME_BYTES: Final = 320
 _TICK_S: Final = 0.02
-_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Row(NamedTuple):
@@ -137,6 +137,7 @@ def hops() -> list[Row]:
 
 _SUBSCRIBER: Final = """
 import asyncio, sys, resource
+from trunkline.bench.platform import cpu_s, pids_of
 from trunkline.bus import Bus
 from trunkline.proto.frame import unpack_media
 from trunkline.runtime.loop import new_event_loop
@@ -198,35 +199,6 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
 # --- the whole platform ----------------------------------------------------------------------------------------------
 
 
-def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process so far, seconds (proc(5): utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
-
-
-def tree_of(dev: Devserver) -> dict[str, list[int]]:
-    """Return the pids of every service, with the processes it started."""
-    table: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            names[int(entry.name)] = stat[stat.index("(") + 1 : stat.rindex(")")]
-            table.setdefault(int(stat.rsplit(")", 1)[1].split()[1]), []).append(int(entry.name))
-
-    def below(pid: int) -> list[int]:
-        return [pid, *(found for child in table.get(pid, []) for found in below(child))]
-
-    found = {s: [p for c in dev.processes(s) for p in below(c.pid)] for s in ("edge", "stt", "brain", "tts", "events")}
-    if dev.embedded:
-        ours = below(os.getpid())
-        found["nats-server"] = [pid for pid in ours if names.get(pid, "").startswith("nats-server")]
-    return found
-
-
 async def platform_cost(calls: int, seconds: float) -> dict[str, float]:
     """Return microseconds of CPU per inbound frame of every process, with `calls` at once for `seconds`."""
     plan = Plan(port=0, note=False, agents=find_agents(Path.cwd()), environ=dict(os.environ))
@@ -235,7 +207,7 @@ async def platform_cost(calls: int, seconds: float) -> dict[str, float]:
         scenario = find_scenario("load")
         clips = await prepare_speech(scenario)
         target = Target(url=dev.edge_url, agent="bench")
-        pids = tree_of(dev)
+        pids = pids_of(dev)
         async with asyncio.TaskGroup() as group:
             placed = []
             for _ in range(calls):

@@ -71,6 +71,16 @@ def test_times_of_the_take_over():
     assert cost.first_frame_ms == pytest.approx(280)
 
 
+def test_what_the_next_fault_did_is_not_this_ones():
+    t = MIDST.at_s
+    later = note(t + 0.4, "edge-1", "assigned", stage="stt", worker="stt-2", epoch=2)
+    evidence = but(GOOD, notes=tuple(sorted((*GOOD.notes, later), key=lambda one: one.t)))
+    faults = (killed("stt", "stt-1", t), killed("stt", "stt-1", t + 0.2))
+    first, second = costs(but(evidence, faults=faults))
+    assert first.reclaim_ms is None
+    assert second.reclaim_ms == pytest.approx(200)
+
+
 def test_another_edge_takes_over():
     t = MIDST.at_s
     notes = tuple(but(one, who="edge-2") if one.t > t + 2 and one.who == "edge-1" else one for one in GOOD.notes)

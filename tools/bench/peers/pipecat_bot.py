@@ -17,8 +17,8 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -38,7 +38,7 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair, LLMUserAggregatorParams
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.runner.utils import parse_telephony_websocket
 from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.services.llm_service import LLMService
@@ -136,7 +136,16 @@ class TonesVoice(TTSService):
             await asyncio.sleep(PIECE_MS / 1_000 / FASTER)
 
 
-async def serve_call(websocket: WebSocket, stall: dict[str, float]) -> None:
+class Parts(NamedTuple):
+    """What a call's pipeline is made of, beside the transport."""
+
+    ear: FrameProcessor
+    mind: FrameProcessor
+    voice: FrameProcessor
+    user: LLMUserAggregatorParams
+
+
+async def serve_call(websocket: WebSocket, parts: Parts) -> None:
     """Talk to one caller until one side ends it."""
     _, called = await parse_telephony_websocket(websocket)
     serializer = TwilioFrameSerializer(
@@ -151,21 +160,8 @@ async def serve_call(websocket: WebSocket, stall: dict[str, float]) -> None:
             audio_in_enabled=True, audio_out_enabled=True, add_wav_header=False, serializer=serializer
         ),
     )
-    context = LLMContext()
-    user, assistant = LLMContextAggregatorPair(
-        context, user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
-    )
-    pipeline = Pipeline(
-        [
-            transport.input(),
-            OneWordTranscriber(),
-            user,
-            CountingMind(stall),
-            TonesVoice(),
-            transport.output(),
-            assistant,
-        ]
-    )
+    user, assistant = LLMContextAggregatorPair(LLMContext(), user_params=parts.user)
+    pipeline = Pipeline([transport.input(), parts.ear, user, parts.mind, parts.voice, transport.output(), assistant])
     worker = PipelineWorker(
         pipeline, params=PipelineParams(audio_in_sample_rate=tones.RATE_HZ, audio_out_sample_rate=tones.RATE_HZ)
     )
@@ -184,17 +180,9 @@ async def serve_call(websocket: WebSocket, stall: dict[str, float]) -> None:
     await runner.run()
 
 
-def warm() -> None:
-    """Load what the first call would have to wait for: ONNX, both models, what Pipecat imports late."""
-    SileroVADAnalyzer()
-    UserTurnStrategies()
-    CountingMind({"turn": 0, "s": 0})
-
-
-def application() -> FastAPI:
-    """Return the server: a voice hook, a media socket, and two doors for whoever measures."""
+def application(parts: Callable[[], Parts]) -> FastAPI:
+    """Return the server: a voice hook, a media socket whose calls are made of `parts`, and a door to see it is up."""
     app = FastAPI()
-    stall: dict[str, float] = {"turn": 0, "s": 0}
 
     @app.post("/voice")
     async def voice(request: Request, then: str = "") -> Response:
@@ -204,28 +192,46 @@ def application() -> FastAPI:
     async def up() -> Response:
         return Response("up")
 
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await serve_call(websocket, parts())
+
+    return app
+
+
+def serve(app: FastAPI, doc: str | None) -> None:
+    """Serve `app` on the port that the command line says, until told to end."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    logger.remove()
+    logger.add(sys.stderr, level=os.environ.get("PEER_LOG", "WARNING"))
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+def main() -> None:
+    """Serve, with one more door for whoever measures: it has the mind stall."""
+    stall: dict[str, float] = {"turn": 0, "s": 0}
+    app = application(
+        lambda: Parts(
+            OneWordTranscriber(),
+            CountingMind(stall),
+            TonesVoice(),
+            LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer()),
+        )
+    )
+
     @app.post("/stall")
     async def stall_at(turn: int, s: float) -> Response:
         stall.update(turn=turn, s=s)
         return Response("as told")
 
-    @app.websocket("/ws")
-    async def ws(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await serve_call(websocket, stall)
-
-    return app
-
-
-def main() -> None:
-    """Serve until told to end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args().port
-    logger.remove()
-    logger.add(sys.stderr, level=os.environ.get("PEER_LOG", "WARNING"))
-    warm()
-    uvicorn.run(application(), host="127.0.0.1", port=port, log_level="warning")
+    # Load what the first call would have to wait for: ONNX, both models, what Pipecat imports late.
+    SileroVADAnalyzer()
+    UserTurnStrategies()
+    CountingMind(stall)
+    serve(app, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from trunkline.bench.talk import FRAME_BYTES, FRAME_S, Caller, speech_of
+from trunkline.bench.talk import FRAME_S, Caller, speech_of
+from trunkline.testing.twilio import FRAME_BYTES, StreamIds
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +19,7 @@ class Call:
     """A caller and the time."""
 
     def __init__(self, interrupt_every=0):
-        self.caller = Caller("MZ1", SPEECH, interrupt_every, 0)
+        self.caller = Caller(StreamIds("AC1", "CA1", "MZ1"), SPEECH, interrupt_every, 0)
         self.now = 100.0
         self.sent = []
 

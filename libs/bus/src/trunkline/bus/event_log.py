@@ -173,7 +173,7 @@ class EventLog:
                     log.warning("event log empty again", extra={"dropped_so_far": self.dropped})
                 await self._wake.wait()
                 self._wake.clear()
-            elif not self._begun.known(self._current.call):
+            elif self._current.call in self._early or not self._begun.known(self._current.call):
                 self._put_by(self._current)
             else:
                 await self._store(self._current)

@@ -27,7 +27,6 @@ _picows = logging.getLogger("trunkline.edge.picows")
 _picows.setLevel(logging.CRITICAL)  # what is wrong with a connection, its line tells
 
 MAX_MESSAGE_BYTES: Final = 65_536
-_NO_STATUS: Final = 1005
 _ABNORMAL: Final = 1006
 _INVALID_TEXT: Final = 1007
 _TOO_BIG: Final = 1009
@@ -121,11 +120,6 @@ class WebSocketLine(WSListener):
         """It reads again."""
         self._writable.set()
 
-    def _found_fault(self, transport: WSTransport) -> None:
-        """End the line as picows did, if it did: it speaks the protocol, and closes when the other side does not."""
-        told = transport.close_handshake.sent if transport.close_handshake is not None else None
-        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(_ABNORMAL))
-
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _take_text(self, payload: bytes) -> None:
@@ -160,6 +154,11 @@ class WebSocketLine(WSListener):
             transport.send_close(WSCloseCode.OK if code == WSCloseCode.NO_INFO.value else frame.get_close_code())
         self._end(LineClosed(code, frame.get_close_reason() or ""))
         transport.disconnect()
+
+    def _found_fault(self, transport: WSTransport) -> None:
+        """End the line as picows did, if it did: it speaks the protocol, and closes when the other side does not."""
+        told = transport.close_handshake.sent if transport.close_handshake is not None else None
+        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(_ABNORMAL))
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Tell the other side, and read until it has answered: what it has sent meanwhile must not reset the line."""

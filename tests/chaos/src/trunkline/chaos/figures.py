@@ -134,10 +134,11 @@ def latencies(call: CallEvidence) -> list[tuple[Asked, float]]:
 def _cost(call: CallEvidence, fault: Fault, usual: Usual, until_t: float) -> Cost:
     stage = fault.service if fault.service in _STAGES else ""
     after = [note for note in call.notes if note.t > fault.t]
+    soon = [note for note in after if note.t <= until_t]
     if fault.service == "edge":
-        back = next((n for n in after if n.what in ("assigned", "frame") and n.who != fault.worker), None)
+        back = next((n for n in soon if n.what in ("assigned", "frame") and n.who != fault.worker), None)
     else:
-        back = next((n for n in after if n.what == "assigned" and n.epoch > 1 and stage in ("", n.stage)), None)
+        back = next((n for n in soon if n.what == "assigned" and n.epoch > 1 and stage in ("", n.stage)), None)
     heard = None
     if stage == "stt" and back is not None:
         heard = next((n for n in after if n.what == "heard" and n.who != fault.worker), None)

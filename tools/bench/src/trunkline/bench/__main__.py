@@ -29,8 +29,6 @@ from trunkline.devserver.services import parse_workers
 from trunkline.devserver.settings import Plan, find_agents
 
 AGENT: Final = "bench"
-ENDPOINT_MS: Final = 200.0
-"""What the agent waits for, of silence, before it answers (agents/bench.toml)."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import resource
 import secrets
 import sys
 import time
@@ -19,15 +18,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from trunkline.audio.g711 import pcm16_to_mulaw
-from trunkline.bench.talk import FRAME_BYTES, FRAME_S, Caller, Seen, Speech, speech_of
+from trunkline.bench.talk import FRAME_S, Caller, Seen, Speech, speech_of
+from trunkline.call.caller import NOISE_FRAMES, LineNoise
 from trunkline.call.scenario import Scenario, Step
 from trunkline.call.speech import prepare_speech
 from trunkline.runtime.loop import new_event_loop
 from trunkline.testing.twilio.dial import Dial, new_call_sid
+from trunkline.testing.twilio.line import Line as TwilioLine
+from trunkline.testing.twilio.line import StreamIds
 from trunkline.testing.twilio.twiml import ConnectVerb, RedirectVerb
 from trunkline.testing.twilio.webhook import ask
 
@@ -35,7 +36,6 @@ WORDS: Final = "hello, can you hear me"
 SLOTS: Final = 10
 """A frame's time has so many beginnings."""
 _NOISE_DBFS: Final = -65.0
-_SEED: Final = 8_000
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Line(WSListener):
     """A caller's socket."""
 
-    def __init__(self, caller: Caller, start: Sequence[bytes]) -> None:
+    def __init__(self, caller: Caller, start: Sequence[str]) -> None:
         self.caller: Final = caller
         self._start = start
         self._transport: WSTransport | None = None
@@ -80,7 +80,7 @@ class Line(WSListener):
         """Begin the stream."""
         self._transport = transport
         for message in self._start:
-            transport.send(WSMsgType.TEXT, message)
+            transport.send(WSMsgType.TEXT, message.encode())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take what the application says."""
@@ -106,7 +106,7 @@ class Line(WSListener):
         """End the call."""
         transport, self._transport = self._transport, None
         if transport is not None:
-            transport.send(WSMsgType.TEXT, b'{"event":"stop","sequenceNumber":"999999","stop":{}}')
+            transport.send(WSMsgType.TEXT, self.caller.stop())
             transport.send_close()
             transport.disconnect()
 
@@ -131,9 +131,9 @@ class Lines:
             await asyncio.sleep(1 / self._load.per_s)
         await asyncio.gather(*placing)
         self._noting = True
-        began_s, began_cpu = time.monotonic(), _cpu_s()
+        began_s, began_cpu = time.monotonic(), time.process_time()
         await asyncio.sleep(self._load.last_s)
-        over_s, cpu_s = time.monotonic(), _cpu_s() - began_cpu
+        over_s, cpu_s = time.monotonic(), time.process_time() - began_cpu
         self._noting = False
         lines = [line for slot in self._slots for line in slot]
         for line in lines:
@@ -156,9 +156,9 @@ class Lines:
         try:
             document = await ask(dial, RedirectVerb(dial.voice_url, "POST"), "ringing", "voice webhook")
             (verb,) = [verb for verb in document.verbs if isinstance(verb, ConnectVerb)]
-            stream_sid = "MZ" + secrets.token_hex(16)
-            caller = Caller(stream_sid, self._speech, self._load.interrupt_every, 37 * number)
-            line = Line(caller, _beginning(dial, stream_sid, verb.stream.parameters))
+            ids = StreamIds(dial.account_sid, dial.call_sid, "MZ" + secrets.token_hex(16))
+            caller = Caller(ids, self._speech, self._load.interrupt_every, 37 * number)
+            line = Line(caller, TwilioLine(ids, verb.stream.parameters).open())
             await ws_connect(lambda: line, verb.stream.url)
         except Exception as error:  # noqa: BLE001 - whatever it was: this caller was not served
             self._failed += 1
@@ -179,32 +179,12 @@ class Lines:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
-def _beginning(dial: Dial, stream_sid: str, parameters: dict[str, str]) -> list[bytes]:
-    start = {
-        "accountSid": dial.account_sid,
-        "streamSid": stream_sid,
-        "callSid": dial.call_sid,
-        "tracks": ["inbound"],
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8_000, "channels": 1},
-        "customParameters": parameters,
-    }
-    begin = {"event": "start", "sequenceNumber": "1", "streamSid": stream_sid, "start": start}
-    return [b'{"event":"connected","protocol":"Call","version":"1.0.0"}', msgspec.json.encode(begin)]
-
-
 async def speech() -> Speech:
     """Return what every caller says, in the local voice, on a line with some hiss."""
     scenario = Scenario(name="load", description="", steps=(Step(say=WORDS), Step(hang_up=True)))
     (words,) = (await prepare_speech(scenario)).values()
-    rng = np.random.default_rng(_SEED)
-    scale = 32_768 * 10 ** (_NOISE_DBFS / 20)
-    hiss = [pcm16_to_mulaw(np.rint(rng.normal(0, scale, FRAME_BYTES)).astype("<i2").tobytes()) for _ in range(251)]
-    return speech_of(pcm16_to_mulaw(words.astype("<i2").tobytes()), hiss)
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    hiss = LineNoise(_NOISE_DBFS)
+    return speech_of(pcm16_to_mulaw(words.astype("<i2").tobytes()), [hiss.over(None) for _ in range(NOISE_FRAMES)])
 
 
 async def _main(load: Load) -> None:

@@ -14,8 +14,10 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-FRAME_S: Final = 0.02
-FRAME_BYTES: Final = 160
+from trunkline.testing.twilio.line import StreamIds
+from trunkline.testing.twilio.wire import FRAME_BYTES, FRAME_MS, RATE_HZ
+
+FRAME_S: Final = FRAME_MS / 1_000
 _QUIET_S: Final = 0.3
 """The agent has finished when nothing has played for so long."""
 _INTERRUPTS_S: Final = 0.6
@@ -82,18 +84,19 @@ class Caller:
     """One call.
 
     Args:
-        stream_sid: of its stream.
+        ids: of its stream.
         speech: what is said.
         interrupt_every: every how many answers the caller speaks in between; 0 for never.
         offset: where in the hiss this caller begins.
     """
 
-    def __init__(self, stream_sid: str, speech: Speech, interrupt_every: int, offset: int) -> None:
+    def __init__(self, ids: StreamIds, speech: Speech, interrupt_every: int, offset: int) -> None:
         self.seen: Final = Seen()
         self._speech = speech
         self._interrupt_every = interrupt_every
         self._hiss_at = offset % len(speech.hiss)
-        self._sid = stream_sid.encode()
+        self._ids = ids
+        self._sid = ids.stream_sid.encode()
         self._sequence = 1
         self._state: Literal["greeting", "speaking", "waiting", "hearing"] = "greeting"
         self._since = 0.0
@@ -125,7 +128,7 @@ class Caller:
         """Take a message of the application; return what the carrier answers at once."""
         said = _SAID.decode(text)
         if said.media is not None:
-            self._hear(len(said.media.payload) * 3 // 4 / 8_000, now)
+            self._hear(len(said.media.payload) * 3 // 4 / RATE_HZ, now)
         elif said.mark is not None:
             self._open = False
             if self._plays_until <= now:
@@ -141,6 +144,18 @@ class Caller:
             self._marks.clear()
             return [self._returned(name) for name in names]
         return []
+
+    def stop(self) -> bytes:
+        """Return the carrier's last message: the caller has hung up."""
+        body = {"accountSid": self._ids.account_sid, "callSid": self._ids.call_sid}
+        return msgspec.json.encode(
+            {
+                "event": "stop",
+                "sequenceNumber": str(self._number()),
+                "streamSid": self._ids.stream_sid,
+                "stop": body,
+            }
+        )
 
     def _hear(self, length_s: float, now: float) -> None:
         if self._state == "waiting":

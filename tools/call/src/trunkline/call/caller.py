@@ -20,7 +20,7 @@ AUDIBLE_DBFS: Final = -45.0
 _FRAME_S: Final = FRAME_MS / 1_000
 _GAP_S: Final = 0.2
 _KEY_GAP_S: Final = 0.25
-_NOISE_FRAMES: Final = 251
+NOISE_FRAMES: Final = 251
 _NOISE_SEED: Final = 8_000
 
 Clips = Mapping[int, NDArray[np.int16]]
@@ -81,7 +81,7 @@ class ScriptedCaller:
         self._ear = Ear()
         self.now_s = 0.0
         """Where in the stream the call is."""
-        self._noise = _Noise(scenario.caller.noise_dbfs)
+        self._noise = LineNoise(scenario.caller.noise_dbfs)
         self._speech: Iterator[NDArray[np.int16]] = iter(())
         self._digits = ""
         self._step = 0
@@ -193,19 +193,19 @@ class ScriptedCaller:
         self._observe(Seen(self.now_s if at_s is None else at_s, who, what, text))
 
 
-class _Noise:
+class LineNoise:
     """A line's hiss, the same on every run."""
 
     def __init__(self, level_dbfs: float) -> None:
         scale = FULL_SCALE * 10 ** (level_dbfs / 20)
-        noise = np.random.default_rng(_NOISE_SEED).normal(0, scale, (_NOISE_FRAMES, FRAME_BYTES))
+        noise = np.random.default_rng(_NOISE_SEED).normal(0, scale, (NOISE_FRAMES, FRAME_BYTES))
         self._frames = noise
         self._coded = [pcm16_to_mulaw(np.rint(frame).astype("<i2").tobytes()) for frame in noise]
         self._at = 0
 
     def over(self, speech: NDArray[np.int16] | None) -> bytes:
         """Return the next frame in μ-law, with `speech` (at most one frame) in it."""
-        self._at = (self._at + 1) % _NOISE_FRAMES
+        self._at = (self._at + 1) % NOISE_FRAMES
         if speech is None:
             return self._coded[self._at]
         frame = self._frames[self._at].copy()
