@@ -1,4 +1,7 @@
-"""The beat at which audio is judged: every 32 ms, all calls that have a block, in one run of the model.
+"""The beat at which audio is judged: every 8 ms, all calls that have a block, in one run of the model.
+
+A block is 32 ms of a call, and those of different calls are complete at different times. A quicker beat judges them
+sooner after that, a slower one more of them together; above some fifty calls the model gains nothing from more.
 
 Frames only fill a call's buffer and put the call on a list; nothing is scheduled for a frame. Each beat empties the
 list in rounds, one block of each call per round, so a call that catches up (a replay after a take-over) cannot starve
@@ -12,17 +15,16 @@ from typing import Final, Protocol
 
 from trunkline.proto.ids import CallId
 from trunkline.runtime.clock import Clock
-from trunkline.stt.endpointing import BLOCK_SAMPLES, RATE_HZ
 from trunkline.stt.intake import BLOCK_BYTES, Block
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 
 log = logging.getLogger("trunkline.stt.cadence")
 
-BEAT_S: Final = BLOCK_SAMPLES / RATE_HZ
+BEAT_S: Final = 0.008
 _BUDGET_S: Final = 0.024
 _MAX_BATCH: Final = 128
-_HOPELESS_S: Final = 10 * BEAT_S
+_HOPELESS_S: Final = 0.3
 """So far behind, missed beats are skipped, not made up for."""
 
 

@@ -75,6 +75,8 @@ class _Lent:
         self.listening = False
         """Whether it has shown that it hears."""
         self.unbilled_s = 0.0
+        self.uncharged_bytes = 0
+        """Pushed, and not entered yet: that is done by the second."""
         self.early: deque[Heard] = deque(maxlen=100)
         """What was told before the stream was there."""
         self.wordless_bytes = 0
@@ -182,6 +184,11 @@ class Relay:
         self._forget(utterance)
         if self._lent is not None and self._lent.stream is not None:
             self._lent.stream.give_up(utterance)
+
+    def settle(self) -> None:
+        """Enter into the meter all that was used so far."""
+        if self._lent is not None:
+            self._charge(self._lent)
 
     async def aclose(self) -> None:
         """Give the ear back; nothing is told after this."""
@@ -360,6 +367,7 @@ class Relay:
         self._deadlines.clear()
         if lent is None or lent.stream is None:
             return
+        self._charge(lent)
         if not lent.proven:
             self._means.health.abandoned(self._label(lent))
         task = asyncio.create_task(self._let_go(lent.stream), name="return of an ear")
@@ -383,7 +391,13 @@ class Relay:
     def _push(self, lent: _Lent, stream: SttStream, pcm: bytes, *, voiced: bool) -> None:
         stream.push(pcm, voiced=voiced)
         if not lent.capabilities.usage:
-            self._use(lent, len(pcm) / BYTES_PER_S)
+            lent.uncharged_bytes += len(pcm)
+            if lent.uncharged_bytes >= BYTES_PER_S or self._lent is not lent:
+                self._charge(lent)
+
+    def _charge(self, lent: _Lent) -> None:
+        owed_bytes, lent.uncharged_bytes = lent.uncharged_bytes, 0
+        self._use(lent, owed_bytes / BYTES_PER_S)
 
     def _use(self, lent: _Lent, audio_s: float) -> None:
         if not lent.listening:  # who may never have been reached is not paid

@@ -371,6 +371,8 @@ class CallHearing:
 
     def _tell_usage(self) -> None:
         self._unbilled = 0
+        if self._stream is not None:
+            self._stream.settle()
         for used in self._meter.used():
             self._used[used.provider, used.model] = used
             self._shared.outbox.put(subjects.usage(self.call), used)

