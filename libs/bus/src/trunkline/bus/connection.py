@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
+from trunkline.bus.frames import FrameClient
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outage import WayBack
 from trunkline.bus.outbox import BACK_S, Outbox, Repeats
@@ -74,7 +75,7 @@ class Subscription:
 class Bus:
     """A process's access to the bus. Made by `connect`."""
 
-    def __init__(self, control: Client, media: Client, on_lost: OnLost) -> None:
+    def __init__(self, control: Client, media: FrameClient, on_lost: OnLost) -> None:
         self.control = control
         self.media = MediaLane(media)
         self._outbox = Outbox(self._send_late, MAX_UNSENT_BYTES)
@@ -95,7 +96,7 @@ class Bus:
             BusUnavailable: no server answered within `within_s`, or it refused us.
         """
         servers = [part.strip() for part in url.split(",")]
-        control, media = Client(), Client()
+        control, media = Client(), FrameClient()
         bus = cls(control, media, on_lost)
         try:
             async with asyncio.timeout(within_s):

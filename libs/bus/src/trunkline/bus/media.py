@@ -1,37 +1,35 @@
 """The media lane: audio in and out of a process, counted in microseconds.
 
 Rules of the lane: no header, no task and no log line per frame; nothing is buffered for later, because late audio is no
-audio; what cannot be sent is dropped and counted. One wildcard subscription per process, callback style.
+audio; what cannot be sent is dropped and counted. One wildcard subscription per process. Callers' frames come fifty
+times a second and call: those of a few milliseconds go out together.
 
-A consumer that falls behind: callbacks are plain functions, so everything that was read is handed over before the next
-is read. What waits in the client is therefore one gulp of the socket, 256 KiB (700 frames at 8 kHz); beyond
-`MAX_WAITING_FRAMES` or `MAX_WAITING_BYTES`, which only a defect can reach, the newest frame is dropped and counted as
-``slow_consumer``. The true backlog of a process that hangs stands in the kernel and in the server, in order: 40 calls
-and 3 s of it (2 MB) are handed over whole within 0.1 s. When the server itself cannot get rid of it (some 10 MB, or 2 s
-without progress), it breaks the connection and drops *all* that waits; senders that watch for it hear that nobody
-listens, and frames newer than that come after the reconnect. How old a frame may be is for its consumer to judge.
+A consumer that falls behind: takers are plain functions, so everything that was read is handed over before the next is
+read. What waits in the client is one gulp of the socket, 32 KiB (90 frames at 8 kHz). The true backlog of a process
+that hangs stands in the kernel and in the server, in order: 40 calls and 3 s of it (2 MB) are handed over whole within
+0.1 s. When the server itself cannot get rid of it (some 10 MB, or 2 s without progress), it breaks the connection and
+drops *all* that waits; senders that watch for it hear that nobody listens, and frames newer than that come after the
+reconnect. How old a frame may be is for its consumer to judge.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 
 from trunkline.bus.errors import BusUnavailable
+from trunkline.bus.frames import FrameClient, OnFrame
 
-OnFrame = Callable[[str, bytes], None]
 OnUnheard = Callable[[str], None]
 
 MAX_UNSENT_BYTES: Final = 4 * 2**20
 """Above this much unsent audio the socket is stalled, and more would only be later still."""
 
-MAX_WAITING_FRAMES: Final = 4_096
-MAX_WAITING_BYTES: Final = 2**23
-"""Per subscription, in the client. nats-py's own bounds, 524288 messages and 128 MiB, are minutes of audio."""
+GATHER_S: Final = 0.005
+"""A write costs more than the frames in it, for whoever writes, for the server and for whoever is woken to read."""
 
 _NO_RESPONDERS: Final = "503"
 
@@ -39,13 +37,15 @@ _NO_RESPONDERS: Final = "503"
 class MediaLane:
     """Audio over one NATS connection. Made by `Bus`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: FrameClient) -> None:
         self.client = client
         self.counts: Counter[str] = Counter()
         self.breaks = 0
         """How often the connection broke. What was sent last before that may have got no further than the socket."""
         self._inbox = ""
         self._on_back: list[Callable[[], None]] = []
+        self._gathered: list[tuple[str, bytes, str]] = []
+        self._shipping: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -79,15 +79,36 @@ class MediaLane:
         self.counts["sent"] += 1
         return True
 
-    async def subscribe(self, subject: str, on_frame: OnFrame) -> NatsSubscription:
-        """Call `on_frame` with subject and data of every frame. It must be quick and must not raise."""
+    def gather(self, subject: str, data: bytes, reply: str = "") -> bool:
+        """Publish a frame within `GATHER_S`, in one write with those of other calls; return False when it was dropped.
 
-        async def deliver(msg: Msg) -> None:
-            on_frame(msg.subject, msg.data)
+        Frames go in the order in which they were gathered. One that the connection takes with it when it breaks is
+        lost like one that was sent: `breaks` tells.
+        """
+        client = self.client
+        if client.pending_data_size > MAX_UNSENT_BYTES:
+            self.counts["dropped_stalled"] += 1
+            return False
+        if not client.is_connected:
+            self.counts["dropped_disconnected"] += 1
+            return False
+        self._gathered.append((subject, data, reply))
+        if self._shipping is None:
+            self._shipping = asyncio.create_task(self._ship(), name="media-lane")
+        return True
 
-        return await self.client.subscribe(
-            subject, cb=deliver, pending_msgs_limit=MAX_WAITING_FRAMES, pending_bytes_limit=MAX_WAITING_BYTES
-        )
+    async def _ship(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        gathered, self._gathered, self._shipping = self._gathered, [], None
+        if not self.client.is_connected:
+            self.counts["dropped_disconnected"] += len(gathered)
+            return
+        await self.client.publish_frames(gathered)
+        self.counts["sent"] += len(gathered)
+
+    async def subscribe(self, subject: str, on_frame: OnFrame) -> None:
+        """Call `on_frame` with subject and data of every frame, for good. It must be quick and must not raise."""
+        await self.client.subscribe_frames(subject, on_frame)
 
     async def flush(self) -> None:
         """Wait until the server knows of every subscription made so far.

@@ -19,7 +19,18 @@ from trunkline.bus import BusError, Subscription
 from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
-from trunkline.edge.carrier import Carrier, CarrierEvent, Digit, Frame, Line, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.carrier import (
+    Carrier,
+    CarrierEvent,
+    Digit,
+    Frame,
+    Line,
+    MarkReturned,
+    Message,
+    Rejected,
+    Started,
+    Stopped,
+)
 from trunkline.edge.comeback import reopened
 from trunkline.edge.downlink import Downlink, Wire
 from trunkline.edge.errors import LineClosed
@@ -232,20 +243,23 @@ class Call:
     # --- from the carrier ---------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        line, carrier, uplink, wall, decode = self._line, self._carrier, self._uplink, self._clock.wall, self._decode
-        traffic = self._metrics.traffic
+        understood, push = self._carrier.receive, self._uplink.push
+        wall, decode, traffic = self._clock.wall, self._decode, self._metrics.traffic
         # Twilio sends 20 ms at a time but promises no size.
         cut = Framer(FRAME_MS * self._started.sample_rate_hz * self._started.codec.bytes_per_sample // 1000).push
+
+        def take(message: Message) -> None:
+            event = understood(message)
+            if isinstance(event, Frame):
+                captured_us = int(wall() * 1e6)
+                for payload in cut(event.payload):
+                    traffic["frames_in"] += 1
+                    push(captured_us, decode(payload) if decode else payload)
+            elif event is not None:
+                self._on_carrier(event)
+
         try:
-            while True:
-                event = carrier.receive(await line.receive())
-                if isinstance(event, Frame):
-                    captured_us = int(wall() * 1e6)
-                    for payload in cut(event.payload):
-                        traffic["frames_in"] += 1
-                        await uplink.push(captured_us, decode(payload) if decode else payload)
-                elif event is not None:
-                    self._on_carrier(event)
+            await self._line.listen(take)
         except LineClosed as closed:
             self._on_closed(closed)
 
@@ -374,7 +388,7 @@ class Call:
         self._journal.note("assigned", self.id, stage=stage, worker=held.worker, epoch=held.epoch)
         self._books.assign(self._assignments.epochs)
         if stage == "stt":
-            await self._uplink.connect(self.id, held.worker, held.epoch, Seq(self._committed + 1))
+            self._uplink.connect(self.id, held.worker, held.epoch, Seq(self._committed + 1))
         elif stage == "tts" and self._serving.began:
             # Before the end of what was broken off is told: its rest is said again only if the brain learns this first.
             self._tell(subjects.playout(self.id), VoiceChanged(voice=held.epoch, reached=self._downlink.reached))

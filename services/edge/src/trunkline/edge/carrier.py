@@ -4,6 +4,7 @@ A further road (AudioSocket, WebRTC, another carrier) is one more `Carrier` and,
 `Line`. Nothing behind these two knows which carrier a call came by. A `Carrier` does no I/O and knows no time.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -103,6 +104,15 @@ class Line(Protocol):
 
         Raises:
             LineClosed: there will be none.
+        """
+        ...
+
+    async def listen(self, take: Callable[[Message], None]) -> None:
+        """Hand every message to `take` from now on, as it comes: no task wakes up for it.
+
+        Raises:
+            LineClosed: there will be no more. It returns in no other way.
+            Exception: whatever `take` raised, which is then given no more.
         """
         ...
 

@@ -27,7 +27,7 @@ _SILENT = Journal()
 
 
 class Uplink:
-    """The audio of one call. One pusher at a time."""
+    """The audio of one call."""
 
     def __init__(
         self,
@@ -51,32 +51,31 @@ class Uplink:
         self._since = self._due = Seq(0)
         self._unheard = False
         self._in_a_row = 0
-        self._catching_up: Epoch | None = None
         self._breaks = lane.breaks
 
-    async def push(self, captured_us: int, payload: bytes) -> None:
+    def push(self, captured_us: int, payload: bytes) -> None:
         """Take the next frame, in the codec of the uplink."""
         kept = self._ring.push(captured_us, payload)
         if not self._unheard:
             self._in_a_row = 0
-        if not self._subject or self._catching_up is not None:
+        if not self._subject:
             return
         if self._breaks != self._lane.breaks:
             self._breaks = self._lane.breaks
             self._due = max(self._since, Seq(self._due - SOCKET_FRAMES))
         if self._due == kept.seq:
-            await self._send(kept, _NO_FLAGS)
+            self._send(kept, _NO_FLAGS)
         else:
-            await self._catch_up()
+            self._catch_up()
 
-    async def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
+    def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
         """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
         self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
         self._call, self._since = call, since
         self._reply = self._lane.reply_to(f"{call}-{epoch}-")
         self._unheard = False
         self._in_a_row = 0
-        await self._catch_up()
+        self._catch_up()
 
     def disconnect(self) -> None:
         """Keep frames, send none."""
@@ -92,35 +91,26 @@ class Uplink:
         self._in_a_row += 1
         return self._in_a_row
 
-    async def _catch_up(self) -> None:
-        epoch = self._epoch
-        self._catching_up = epoch
+    def _catch_up(self) -> None:
         probing, self._unheard = self._unheard, False
-        try:
-            while not self._unheard and (behind := self._ring.since(self._due)):
-                self._traffic["frames_forgotten"] += behind[0].seq - self._due
-                for kept in behind[:1] if probing else behind:
-                    if not await self._send(kept, _REPLAY) or self._unheard:
-                        return
-                    self._traffic["frames_replayed"] += 1
-                if probing:
-                    return
-        finally:
-            if self._catching_up == epoch:
-                self._catching_up = None
+        behind = self._ring.since(self._due)
+        if behind:
+            self._traffic["frames_forgotten"] += behind[0].seq - self._due
+        for kept in behind[:1] if probing else behind:
+            if not self._send(kept, _REPLAY):
+                return
+            self._traffic["frames_replayed"] += 1
 
-    async def _send(self, kept: Kept, flags: int) -> bool:
+    def _send(self, kept: Kept, flags: int) -> bool:
         """Send one frame and move the pointer behind it; return whether there is any point in sending the next."""
         seq, captured_us, payload = kept
         epoch = self._epoch
         frame = MediaFrame(self._codec, self._rate_hz, flags, epoch, seq, captured_us, payload)
-        sent = await self._lane.publish_frame(self._subject, pack_media(frame), f"{self._reply}{seq}")
-        if not sent or self._epoch != epoch or not self._subject:
+        if not self._lane.gather(self._subject, pack_media(frame), f"{self._reply}{seq}"):
             return False
         if self._journal.on:
             self._journal.note("frame", self._call, epoch=epoch, seq=seq, replay=flags & _REPLAY)
-        if not self._unheard:
-            self._due = Seq(seq + 1)
+        self._due = Seq(seq + 1)
         return True
 
 

@@ -47,6 +47,7 @@ class WebSocketLine(WSListener):
         self._answer = answer
         self._transport: WSTransport | None = None
         self._messages: deque[Message] = deque()
+        self._taker: Callable[[Message], None] | None = None
         self._parts: bytearray | None = None
         self._parts_are_text = False
         self._news: asyncio.Future[None] | None = None
@@ -65,10 +66,22 @@ class WebSocketLine(WSListener):
                 raise self._closed
             self._news = asyncio.get_running_loop().create_future()
             await self._news
-        if not self._reading and len(self._messages) < _MOST_WAITING // 2 and self._transport is not None:
-            self._reading = True
-            self._transport.underlying_transport.resume_reading()
+        self._read_on()
         return self._messages.popleft()
+
+    async def listen(self, take: Callable[[Message], None]) -> None:
+        """Hand every message to `take` from now on."""
+        while self._messages:
+            take(self._messages.popleft())
+        self._read_on()
+        self._taker = take
+        try:
+            while self._closed is None:
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+        finally:
+            self._taker = None
+        raise self._closed
 
     async def send(self, message: Message) -> None:
         """Send `message`; waits while the socket's buffer is full."""
@@ -129,11 +142,23 @@ class WebSocketLine(WSListener):
             self._say_goodbye(_INVALID_TEXT, "no UTF-8")
 
     def _take(self, message: Message) -> None:
+        if self._taker is not None:
+            try:
+                self._taker(message)
+            except Exception as error:  # noqa: BLE001 - raised where the taker came from
+                self._taker = None
+                self._tell(error)
+            return
         self._messages.append(message)
         self._tell()
         if len(self._messages) >= _MOST_WAITING and self._reading and self._transport is not None:
             self._reading = False
             self._transport.underlying_transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if not self._reading and len(self._messages) < _MOST_WAITING // 2 and self._transport is not None:
+            self._reading = True
+            self._transport.underlying_transport.resume_reading()
 
     def _take_part(self, frame: WSFrame) -> None:
         if self._parts is None:
@@ -175,10 +200,14 @@ class WebSocketLine(WSListener):
             self._writable.set()
             self._tell()
 
-    def _tell(self) -> None:
+    def _tell(self, error: Exception | None = None) -> None:
         news, self._news = self._news, None
-        if news is not None and not news.done():
+        if news is None or news.done():
+            return
+        if error is None:
             news.set_result(None)
+        else:
+            news.set_exception(error)
 
 
 class _Connection(WSProtocol):  # type: ignore[misc] # a class of picows' compiled module

@@ -1,0 +1,109 @@
+"""nats-py's client with a short way for audio: connection, TLS, authorisation, reconnects and the rest stay its own.
+
+What nats-py does for a message (a coroutine each, validation, a `Msg`, a queue, a task that wakes up) costs more than
+everything else on a frame's way. Here the lines ``PUB`` and ``MSG`` of the protocol are written and read in place, many
+frames in one write and one read: https://docs.nats.io/reference/reference-protocols/nats-protocol. Whatever is no
+``MSG`` of a subscription of this kind goes nats-py's way, as do messages it has begun to read.
+
+It reaches into nats-py's parser and its buffer of what is to be sent (2.10 to 2.16): tests hold it against nats-py's
+own way.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+
+log = logging.getLogger("trunkline.bus.frames")
+
+OnFrame = Callable[[str, bytes], None]
+_MSG: Final = b"MSG "
+_LINE_END: Final = b"\r\n"
+
+
+class FrameClient(Client):
+    """A client whose audio goes the short way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takers: dict[bytes, OnFrame] = {}
+        """By the number of their subscription, as it stands in a ``MSG`` line."""
+        self._ps = _FrameParser(self)
+
+    async def subscribe_frames(self, subject: str, take: OnFrame) -> None:
+        """Call `take` with subject and data of every message on `subject`, for as long as this client lives."""
+        subscription = await self.subscribe(subject, cb=_never)
+        self.takers[b"%d" % subscription._id] = take  # noqa: SLF001 - there is no other name for it
+
+    async def publish_frames(self, frames: Iterable[tuple[str, bytes, str]]) -> None:
+        """Send subject, data and reply address (or none) of many messages at once."""
+        parts: list[bytes] = []
+        for subject, data, reply in frames:
+            parts.append(f"PUB {subject} {reply} {len(data)}\r\n".encode())
+            parts.append(data)
+            parts.append(_LINE_END)
+        await self._send_command(b"".join(parts))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        take = self.takers.get(b"%d" % sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            hand_over(take, subject, data)
+
+
+class _FrameParser(Parser):
+    """Takes whole frames out of what was read, and leaves nats-py the rest."""
+
+    def __init__(self, client: FrameClient) -> None:
+        super().__init__(client)
+        self._takers = client.takers
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what was read from the socket."""
+        if self.state == AWAITING_CONTROL_LINE:
+            read = bytes(self.buf) + data if self.buf else data
+            done, more = self._take_frames(read)
+            if more:
+                self.buf = bytearray(read[done:])
+                return
+            if done:
+                self.buf = bytearray()
+                data = read[done:]
+        await super().parse(data)
+
+    def _take_frames(self, read: bytes) -> tuple[int, bool]:
+        """Return how much of `read` was frames, and whether what follows is nothing or the beginning of one."""
+        at, takers = 0, self._takers
+        while read.startswith(_MSG, at):
+            line_end = read.find(_LINE_END, at)
+            if line_end < 0:
+                return at, False  # nats-py knows what to do with half a line
+            words = read[at + len(_MSG) : line_end].split(b" ")
+            take = takers.get(words[1])
+            if take is None:
+                return at, False
+            begin = line_end + len(_LINE_END)
+            end = begin + int(words[-1])
+            if end + len(_LINE_END) > len(read):
+                return at, True
+            hand_over(take, words[0], read[begin:end])
+            at = end + len(_LINE_END)
+        return at, at == len(read)
+
+
+def hand_over(take: OnFrame, subject: bytes, data: bytes) -> None:
+    """Call `take`; what it raises harms no later frame."""
+    try:
+        take(subject.decode(), data)
+    except Exception:
+        log.exception("frame dropped", extra={"subject": subject.decode(errors="replace")})
+
+
+async def _never(msg: Msg) -> None:
+    raise AssertionError(f"a message on {msg.subject} went the long way")

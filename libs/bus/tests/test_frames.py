@@ -1,0 +1,90 @@
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.bus import Bus
+from trunkline.bus.frames import FrameClient
+from trunkline.testing.nats_server import run_nats
+
+pytestmark = pytest.mark.unit
+
+AUDIO, OTHER, ODD, PONG, OK = b"7", b"8", b"odd", b"PONG\r\n", b"+OK\r\n"
+
+subjects = st.text("abcdef-0123456789.", min_size=1, max_size=12).map(str.encode)
+payloads = st.one_of(st.binary(max_size=40), st.just(b"\r\nMSG media.x 7 3\r\nabc\r\n"))
+messages = st.tuples(st.sampled_from([AUDIO, AUDIO, AUDIO, OTHER]), subjects, st.booleans(), payloads)
+lines = st.lists(st.one_of(messages, st.sampled_from([PONG, OK])), max_size=30)
+
+
+def written(line):
+    if isinstance(line, bytes):
+        return line
+    sid, subject, asks, payload = line
+    return b"MSG %b %b %b%d\r\n%b\r\n" % (subject, sid, b"_INBOX.a.b " if asks else b"", len(payload), payload)
+
+
+@given(lines, st.lists(st.integers(1, 60), max_size=60))
+def test_every_frame_is_taken_once_and_in_order_however_the_stream_is_cut(said, cuts):
+    stream, heard = b"".join(map(written, said)), []
+
+    async def story():
+        client = FrameClient()
+        client.takers[AUDIO] = lambda subject, data: heard.append((subject.encode(), data))
+        rest = stream
+        for cut in cuts:
+            await client._ps.parse(rest[:cut])
+            rest = rest[cut:]
+        await client._ps.parse(rest)
+        assert not client._ps.buf
+
+    asyncio.run(story())
+    assert heard == [(line[1], line[3]) for line in said if not isinstance(line, bytes) and line[0] == AUDIO]
+
+
+def test_a_taker_that_fails_harms_no_later_frame(caplog):
+    heard = []
+
+    def take(_, data):
+        if data == b"bad":
+            raise ValueError(data)
+        heard.append(data)
+
+    async def story():
+        client = FrameClient()
+        client.takers[AUDIO] = take
+        await client._ps.parse(b"MSG m.a 7 1\r\na\r\nMSG m.a 7 3\r\nbad\r\nMSG m.a 7 1\r\nb\r\n")
+
+    asyncio.run(story())
+    assert heard == [b"a", b"b"]
+    assert "frame dropped" in caplog.text
+
+
+@pytest.mark.integration
+def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told():
+    async def story(url):
+        lost = asyncio.Queue()
+        bus = await Bus.connect(url, name="test", on_lost=lost.put_nowait)
+        heard, unheard = [], []
+        try:
+            async with asyncio.timeout(10):
+                await bus.media.subscribe("media.me.*", lambda subject, data: heard.append((subject, data)))
+                await bus.media.watch_unheard(unheard.append)
+                await bus.media.flush()
+                sent = [(f"media.me.{number % 7}", number.to_bytes(4, "big") * 85) for number in range(2_000)]
+                for subject, data in sent:
+                    assert bus.media.gather(subject, data)
+                assert bus.media.gather("media.nobody.a", b"", bus.media.reply_to("a-1-2"))
+                while len(heard) < len(sent) or not unheard:
+                    await asyncio.sleep(0.005)
+            assert heard == sent
+            assert unheard == ["a-1-2"]
+            assert bus.media.counts["sent"] == len(sent) + 1
+        finally:
+            await bus.close()
+        assert not bus.media.gather("media.me.0", b"late")
+        assert lost.empty()
+
+    with run_nats(jetstream=False) as server:
+        asyncio.run(story(server.url))
