@@ -32,7 +32,8 @@ from trunkline.testing.twilio.line import StreamIds
 from trunkline.testing.twilio.twiml import ConnectVerb, RedirectVerb
 from trunkline.testing.twilio.webhook import ask
 
-WORDS: Final = "hello, can you hear me"
+WORDS: Final = "I would like to know whether my order has left your house already and when it will be here"
+"""Four seconds without a pause: one turn."""
 SLOTS: Final = 10
 """A frame's time has so many beginnings."""
 _NOISE_DBFS: Final = -65.0
