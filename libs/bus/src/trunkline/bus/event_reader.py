@@ -164,11 +164,15 @@ class EventReader:
         for work in (self._read(), self._keep()):
             self._tasks.append(asyncio.create_task(work, name=f"reader {self._durable}"))
 
-    async def take(self, most: int = 1) -> list[Delivery]:
-        """Wait for a fact and return it, with those that are there behind it up to `most`. Empty: reader closed."""
+    async def take(self, most: int = 1, linger_s: float = 0.0) -> list[Delivery]:
+        """Wait for a fact and return it, with those that are there behind it up to `most`. Empty: reader closed.
+
+        Others may come for `linger_s` after the first.
+        """
         while not self._ready and not self._closed:
             self._arrived.clear()
             await self._arrived.wait()
+            await asyncio.sleep(linger_s)
         if self._closed:
             return []
         return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]

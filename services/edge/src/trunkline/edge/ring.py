@@ -6,13 +6,14 @@ Pure: numbers frames, keeps them, forgets the oldest. Knows neither bus nor work
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from trunkline.proto.ids import Seq
 
 
-class Kept(NamedTuple):
-    """A frame as it will be sent again."""
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """A frame as it will be sent again. Hundreds of each call are kept: the collector need not walk them."""
 
     seq: Seq
     captured_us: int

@@ -103,9 +103,8 @@ class Uplink:
 
     def _send(self, kept: Kept, flags: int) -> bool:
         """Send one frame and move the pointer behind it; return whether there is any point in sending the next."""
-        seq, captured_us, payload = kept
-        epoch = self._epoch
-        frame = MediaFrame(self._codec, self._rate_hz, flags, epoch, seq, captured_us, payload)
+        seq, epoch = kept.seq, self._epoch
+        frame = MediaFrame(self._codec, self._rate_hz, flags, epoch, seq, kept.captured_us, kept.payload)
         if not self._lane.gather(self._subject, pack_media(frame), f"{self._reply}{seq}"):
             return False
         if self._journal.on:

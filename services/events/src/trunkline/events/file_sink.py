@@ -22,6 +22,8 @@ log = logging.getLogger("trunkline.events.file")
 T = TypeVar("T")
 
 _BATCH: Final = 256
+_LINGER_S: Final = 0.05
+"""A write, with all that makes it last, costs more than the facts in it."""
 
 
 class FileSink:
@@ -42,7 +44,7 @@ class FileSink:
 
     async def run(self) -> None:
         """Deliver until the reader closes."""
-        while batch := await self.reader.take(_BATCH):
+        while batch := await self.reader.take(_BATCH, _LINGER_S):
             fresh = await self._until_it_works(partial(self._fresh, [delivery.record for delivery in batch]))
             if fresh:
                 await self._until_it_works(partial(self._file.write, fresh))
