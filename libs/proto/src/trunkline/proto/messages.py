@@ -98,11 +98,15 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpeechStarted(msgspec.Struct, frozen=True, kw_only=True, tag="speech-started"):
-    """The caller began to speak. `onset_at` is the capture time of the first voiced frame."""
+    """The caller began to speak.
+
+    `onset_at` is the capture time of the first voiced frame, `judged_at` when that was sure (0: the sender is older).
+    """
 
     epoch: Epoch
     utterance: UtteranceId
     onset_at: float
+    judged_at: float = 0.0
 
 
 class PartialTranscript(msgspec.Struct, frozen=True, kw_only=True, tag="partial"):

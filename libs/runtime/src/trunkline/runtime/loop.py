@@ -1,7 +1,8 @@
-"""The event loop: which one, and how late it is."""
+"""The event loop: which one, how late it is, and how long the collector holds it up."""
 
 import asyncio
 import contextlib
+import gc
 from collections import deque
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -23,6 +24,27 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         return loop
     return asyncio.new_event_loop()
+
+
+class CollectorPauses:
+    """How long Python's garbage collector holds everything up."""
+
+    def __init__(self, clock: Clock, registry: CollectorRegistry) -> None:
+        self._clock = clock
+        self._began = 0.0
+        self._histogram = Histogram(
+            "trunkline_gc_pause_seconds", "One run of the garbage collector", registry=registry, buckets=_BUCKETS
+        )
+
+    def watch(self) -> None:
+        """Note every run from now on."""
+        gc.callbacks.append(self._on_run)
+
+    def _on_run(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = self._clock.monotonic()
+        else:
+            self._histogram.observe(self._clock.monotonic() - self._began)
 
 
 class LoopLag:

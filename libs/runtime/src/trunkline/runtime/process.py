@@ -24,7 +24,7 @@ from starlette.routing import Route
 from trunkline.runtime import http, logs
 from trunkline.runtime.clock import SYSTEM, Clock
 from trunkline.runtime.journal import Journal
-from trunkline.runtime.loop import LoopLag, new_event_loop
+from trunkline.runtime.loop import CollectorPauses, LoopLag, new_event_loop
 from trunkline.runtime.settings import BaseSettings, HttpSettings, SettingsError, load, unknown
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -79,6 +79,7 @@ class Chassis:
         self._reports: dict[str, Callable[[], object]] = {}
         self._born = clock.monotonic()
         self.lag = LoopLag(clock, self.registry)
+        self.pauses = CollectorPauses(clock, self.registry)
         ProcessCollector(registry=self.registry)
         Gauge("trunkline_up_info", "1 while the process lives", ["service"], registry=self.registry).labels(name).set(1)
 
@@ -235,6 +236,7 @@ async def _serve(chassis: Chassis, settings: S, build: Build[S], server: http.Ht
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    chassis.pauses.watch()
     chassis.started = chassis.lag.serving = True
     chassis.log.info("ready", extra={"http": f"http://{server.host}:{server.port}"})
     await chassis.stop_asked.wait()

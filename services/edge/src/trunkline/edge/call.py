@@ -341,8 +341,9 @@ class Call:
                 self._metrics.fenced[f"{topic}_epoch"] += 1
             case Say(voice=voice):
                 self._story.ordered(message, heeded=not voice or voice == self._assignments.epoch("tts"))
-            case Interrupt(generation=generation):
-                self._downlink.interrupt(generation)
+            case Interrupt(generation=generation, onset_at=onset_at):
+                if self._downlink.interrupt(generation) and (began := self._story.began(onset_at)) is not None:
+                    self._metrics.barged_in(began, self._clock.wall())
             case HangUp(generation=generation, reason=reason):
                 if generation < self._downlink.floor:
                     self._metrics.fenced["control_generation"] += 1

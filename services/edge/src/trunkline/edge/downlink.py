@@ -123,14 +123,18 @@ class Downlink:
         for message in messages:
             self._tell(message)
 
-    def interrupt(self, generation: Generation) -> None:
-        """Void what is below `generation`; the carrier falls silent before anybody is told."""
+    def interrupt(self, generation: Generation) -> bool:
+        """Void what is below `generation`, and return whether anything was to be heard.
+
+        The carrier falls silent before anybody is told.
+        """
         cut = self._ledger.interrupt(generation, at=self._clock.monotonic())
         if cut.clear:
             self._outbox.clear(self._carrier.clear())
             self._metrics.traffic["clears"] += 1
         for message in cut.messages:
             self._tell(message)
+        return cut.clear
 
     def abandon(self) -> None:
         """End what will not be finished: its TTS worker is gone."""

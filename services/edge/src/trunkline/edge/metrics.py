@@ -8,9 +8,13 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from trunkline.bus import EventLog
 from trunkline.bus.media import MediaLane
+from trunkline.proto.messages import SpeechStarted
 from trunkline.runtime.metrics import Counts
 
 _CLAIM_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+_BARGE_IN_BUCKETS: Final = (0.08, 0.09, 0.1, 0.11, 0.12, 0.13, 0.14, 0.16, 0.2, 0.3, 0.5, 1.0, 2.0)
+_CLEAR_BUCKETS: Final = (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.5)
 
 
 class EdgeMetrics:
@@ -49,6 +53,24 @@ class EdgeMetrics:
             buckets=_CLAIM_BUCKETS,
             registry=registry,
         )
+        self._barge_in = Histogram(
+            "trunkline_edge_barge_in_seconds",
+            "From the first sound of a caller who interrupts to the order that empties the carrier's buffer",
+            buckets=_BARGE_IN_BUCKETS,
+            registry=registry,
+        )
+        self._clear = Histogram(
+            "trunkline_edge_clear_seconds",
+            "From when it was sure that the caller speaks to that order",
+            buckets=_CLEAR_BUCKETS,
+            registry=registry,
+        )
+
+    def barged_in(self, began: SpeechStarted, cleared_at: float) -> None:
+        """Note that the agent fell silent at `cleared_at` because the caller began to speak."""
+        self._barge_in.observe(cleared_at - began.onset_at)
+        if began.judged_at:
+            self._clear.observe(cleared_at - began.judged_at)
 
 
 def show_bus(registry: CollectorRegistry, media: MediaLane, events: EventLog) -> None:

@@ -24,6 +24,7 @@ from trunkline.proto.messages import (
     Recap,
     Say,
     SpeechMessage,
+    SpeechStarted,
     TurnEnded,
     Uttered,
     VoiceChanged,
@@ -66,6 +67,11 @@ class Story:
         while len(self._speech) > UTTERANCES:
             del self._speech[next(iter(self._speech))]
         return True
+
+    def began(self, onset_at: float) -> SpeechStarted | None:
+        """Return what was told of the caller's speech that began at `onset_at`."""
+        starts = (one for told in reversed(self._speech.values()) for one in told if isinstance(one, SpeechStarted))
+        return next((one for one in starts if one.onset_at == onset_at), None)
 
     @property
     def caller_speaks(self) -> bool:

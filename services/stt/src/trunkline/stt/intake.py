@@ -10,13 +10,14 @@ from typing import Final, NamedTuple
 
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.proto.errors import BadFrame
-from trunkline.proto.frame import Codec, MediaFrame, unpack_media
+from trunkline.proto.frame import Codec, Flag, MediaFrame, unpack_media
 from trunkline.proto.ids import Epoch
 from trunkline.stt.endpointing import BLOCK_SAMPLES, FRAME_SAMPLES, RATE_HZ, seq_of
 
 BLOCK_BYTES: Final = 2 * BLOCK_SAMPLES
 FRAME_BYTES: Final = 2 * FRAME_SAMPLES
 _FRAME_US: Final = 20_000
+_REPLAY: Final = int(Flag.REPLAY)
 _LONGEST_FILL: Final = 250
 """Frames (5 s, the edge's ring) that may be missing; beyond, the stream counts as broken off."""
 _MEMORY: Final = 1_024
@@ -49,6 +50,8 @@ class Intake:
     def __init__(self, epoch: Epoch) -> None:
         self.gaps = 0
         """Frames that never came."""
+        self.live_us = 0
+        """When the newest frame was captured; 0 if it was sent again."""
         self._epoch = epoch
         self._next: int | None = None
         self._pcm = bytearray()
@@ -90,6 +93,7 @@ class Intake:
             self._captured_us[(frame.seq - back) % _MEMORY] = frame.captured_us - back * _FRAME_US
             self._pcm += bytes(FRAME_BYTES)
         self._captured_us[frame.seq % _MEMORY] = frame.captured_us
+        self.live_us = 0 if frame.flags & _REPLAY else frame.captured_us
         self._pcm += pcm
         if self._skip_bytes:
             skipped = min(self._skip_bytes, len(self._pcm))

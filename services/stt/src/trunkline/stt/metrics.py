@@ -10,6 +10,7 @@ from prometheus_client import Counter as PrometheusCounter
 from trunkline.runtime.metrics import Counts
 
 _BATCH_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
+_DELAY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 5.0)
 _FINAL_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _RECENT = 500
 
@@ -35,6 +36,12 @@ class SttMetrics:
             registry=registry,
             buckets=_FINAL_BUCKETS_S,
         )
+        self._delay = Histogram(
+            "trunkline_stt_frame_delay_seconds",
+            "From the carrier's socket at the edge to here, of every tenth frame that came as it was spoken",
+            registry=registry,
+            buckets=_DELAY_BUCKETS_S,
+        )
         self._recent_ms: deque[float] = deque(maxlen=_RECENT)
         self._block_us: deque[float] = deque(maxlen=_RECENT)
 
@@ -43,6 +50,10 @@ class SttMetrics:
         self._batch.observe(took_s)
         self._blocks.inc(blocks)
         self._block_us.append(took_s / blocks * 1e6)
+
+    def arrived(self, delay_s: float) -> None:
+        """Note how old a frame was when it came."""
+        self._delay.observe(delay_s)
 
     def final(self, provider: str, took_s: float) -> None:
         """Note how long an utterance's words took."""

@@ -59,6 +59,8 @@ from trunkline.stt.vad import VoiceDetector
 
 log = logging.getLogger("trunkline.stt.session")
 
+_FRAMES_PER_SAMPLE: Final = 10
+"""Of so many frames, the delay of one is noted."""
 _BLOCKS_PER_BILL: Final = 160
 """5 s: how often what was used is told."""
 
@@ -178,6 +180,8 @@ class CallHearing:
                 )
             return
         frames[taken] += 1
+        if taken is Taken.KEPT and not self._intake.newest % _FRAMES_PER_SAMPLE and (sent := self._intake.live_us):
+            self._shared.metrics.arrived(self._shared.clock.wall() - sent / 1e6)
         if self._intake.gaps != gaps:
             frames["missing"] += self._intake.gaps - gaps
         if taken is Taken.BROKEN:
@@ -230,7 +234,10 @@ class CallHearing:
         self._utterances[onset.utterance] = _Utterance(onset.utterance, onset_at)
         self._at_rest.clear()
         self._shared.metrics.counts["utterances"] += 1
-        self._publish(SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at))
+        judged_at = self._shared.clock.wall()
+        self._publish(
+            SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at, judged_at=judged_at)
+        )
         # What belonged to the utterance before must not be heard twice.
         first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
         stream.begin(onset.utterance, b"".join(block.pcm for block in self._recent if block.position >= first))
