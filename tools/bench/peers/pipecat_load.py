@@ -1,6 +1,6 @@
 """How many calls a core carries: Trunkline and Pipecat, under the same callers, in one run.
 
-    python tools/bench/peers/pipecat_load.py [--peer 2 5 10 15 20] [--ours 10 50 100] [--out FILE.json]
+    python tools/bench/peers/pipecat_load.py [--peer 2 5 10 15 20] [--ours 10 100 200 300] [--out FILE.json]
 
 Pipecat is installed from PyPI into an environment of its own (out/peers) and runs in one process, with its cheapest
 settings (`pipecat_load_bot`). Both answer the same words after the same silence with providers that cost nothing.
@@ -15,16 +15,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tools.bench.peers import pipecat_env
-from trunkline.bench.__main__ import measure, outcome_of, platform_environ, show, write
+from trunkline.bench.__main__ import LAST_S, measure, platform_environ
 from trunkline.bench.lines import Load
 from trunkline.bench.measure import Column, observe
+from trunkline.bench.platform import Subject
+from trunkline.bench.plot import draw
+from trunkline.bench.report import outcome_of, show, write
 from trunkline.testing.ports import free_ports
+
+BOUND_MS: Final = 450.0
+"""The 99th percentile of the response that both have to keep: 200 ms of it are silence that both wait for."""
 
 
 async def peer(load: Load, python: Path) -> Column:
@@ -35,11 +42,21 @@ async def peer(load: Load, python: Path) -> Column:
     )
     try:
         await asyncio.to_thread(_await_up, f"http://127.0.0.1:{port}/up")
-        load = msgspec.structs.replace(load, url=f"http://127.0.0.1:{port}/voice")
-        return await observe(load, {"pipecat": [bot.pid]})
+        subject = Subject(url=f"http://127.0.0.1:{port}/voice", pids={"pipecat": [bot.pid]})
+        return await observe(msgspec.structs.replace(load, url=subject.url), subject)
     finally:
         bot.kill()
         await bot.wait()
+
+
+def within(columns: Sequence[Column]) -> Column | None:
+    """Return the column with the most calls up to which everybody is served within `BOUND_MS`."""
+    found = None
+    for column in columns:
+        if not (column.served and column.proves and column.response_ms.p99 <= BOUND_MS):
+            break
+        found = column
+    return found
 
 
 def _await_up(url: str) -> None:
@@ -56,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure both, print both, write both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=int, nargs="+", default=[2, 5, 10, 15, 20], help="calls at once with Pipecat")
-    parser.add_argument("--ours", type=int, nargs="+", default=[10, 50, 100, 200], help="calls at once with Trunkline")
-    parser.add_argument("--last-s", type=float, default=24.0, help="how long all of them talk (24)")
+    parser.add_argument("--ours", type=int, nargs="+", default=[10, 100, 200, 300], help="calls at once with Trunkline")
+    parser.add_argument("--last-s", type=float, default=LAST_S, help=f"how long all of them talk ({LAST_S:g})")
     parser.add_argument("--out", type=Path, help="file for the results")
     options = parser.parse_args(argv)
     python = pipecat_env.install()
@@ -66,16 +83,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Pipecat, {calls} calls ...", flush=True)
         columns.append(asyncio.run(peer(Load(url="", calls=calls, last_s=options.last_s), python)))
     theirs = outcome_of(f"Pipecat {pipecat_env.VERSION}", columns)
-    show(theirs)
     columns = []
     for calls in options.ours:
         print(f"Trunkline, {calls} calls ...", flush=True)
-        load = Load(url="", calls=calls, last_s=options.last_s)
+        load = Load(url="", calls=calls, per_s=20.0, last_s=options.last_s)
         columns.append(asyncio.run(measure(load, {}, platform_environ(dict(os.environ)))))
     ours = outcome_of("Trunkline", columns)
-    show(ours)
+    for outcome in (theirs, ours):
+        show(f"{outcome.what}: {outcome.machine}", outcome.columns)
+    most, theirs_most = within(ours.columns), within(theirs.columns)
+    if most is not None and theirs_most is not None:
+        for what, column in (("Pipecat", theirs_most), ("Trunkline", most)):
+            print(f"{what}: {column.calls} calls within {BOUND_MS:g} ms (p99), {column.ours:.3f} % of a core each")
+        print(f"that is {theirs_most.ours / most.ours:.1f} times as many calls per core")
     if options.out is not None:
-        write([theirs, ours], options.out)
+        write([ours, theirs], options.out)
+        draw([ours, theirs], options.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class MediaLane:
         self._on_back: list[Callable[[], None]] = []
         self._gathered: list[tuple[str, bytes, str]] = []
         self._shipping: asyncio.Task[None] | None = None
+        self._ships_at = 0.0
 
     @property
     def connected(self) -> bool:
@@ -80,7 +81,9 @@ class MediaLane:
         return True
 
     def gather(self, subject: str, data: bytes, reply: str = "") -> bool:
-        """Publish a frame within `GATHER_S`, in one write with those of other calls; return False when it was dropped.
+        """Publish a frame in one write with those of other calls, none sooner than `GATHER_S` after the one before.
+
+        Return False when it was dropped.
 
         Frames go in the order in which they were gathered. One that the connection takes with it when it breaks is
         lost like one that was sent: `breaks` tells.
@@ -98,7 +101,9 @@ class MediaLane:
         return True
 
     async def _ship(self) -> None:
-        await asyncio.sleep(GATHER_S)
+        time = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, self._ships_at - time()))
+        self._ships_at = time() + GATHER_S
         gathered, self._gathered, self._shipping = self._gathered, [], None
         if not self.client.is_connected:
             self.counts["dropped_disconnected"] += len(gathered)

@@ -1,7 +1,8 @@
-"""The beat at which audio is judged: every 8 ms, all calls that have a block, in one run of the model.
+"""The beat at which audio is judged: all calls that have a block, in one run of the model.
 
-A block is 32 ms of a call, and those of different calls are complete at different times. A quicker beat judges them
-sooner after that, a slower one more of them together; above some fifty calls the model gains nothing from more.
+A block is 32 ms of a call, and those of different calls are complete at different times. The first that is complete
+brings about a beat, but none sooner than 8 ms after the one before: a quicker beat judges sooner, a slower one more
+calls together, from which the model gains nothing above some fifty. Where nobody calls, nothing beats.
 
 Frames only fill a call's buffer and put the call on a list; nothing is scheduled for a frame. Each beat empties the
 list in rounds, one block of each call per round, so a call that catches up (a replay after a take-over) cannot starve
@@ -24,8 +25,6 @@ log = logging.getLogger("trunkline.stt.cadence")
 BEAT_S: Final = 0.008
 _BUDGET_S: Final = 0.024
 _MAX_BATCH: Final = 128
-_HOPELESS_S: Final = 0.3
-"""So far behind, missed beats are skipped, not made up for."""
 
 
 class Listener(Protocol):
@@ -63,12 +62,14 @@ class Cadence:
         self._clock = clock
         self._metrics = metrics
         self._ready: dict[Listener, None] = {}
+        self._work = asyncio.Event()
         self._failed: set[Listener] = set()
 
     def attend(self, listener: Listener) -> None:
         """Judge `listener` at the next beat: it has a block."""
         if listener not in self._failed:
             self._ready[listener] = None
+            self._work.set()
 
     def forget(self, listener: Listener) -> None:
         """Judge `listener` no more."""
@@ -79,13 +80,13 @@ class Cadence:
         """Beat until cancelled."""
         due = self._clock.monotonic()
         while True:
-            due += BEAT_S
-            behind_s = self._clock.monotonic() - due
-            if behind_s > _HOPELESS_S:
-                self._metrics.counts["beats_skipped"] += int(behind_s / BEAT_S)
-                due += behind_s
-            await asyncio.sleep(max(0.0, -behind_s))
+            await self._work.wait()
+            # Whoever else came in the same gulp of the socket is there now.
+            await asyncio.sleep(max(0.0, due - self._clock.monotonic()))
+            due = self._clock.monotonic() + BEAT_S
             await self.beat()
+            if not self._ready:
+                self._work.clear()
 
     async def beat(self) -> None:
         """Judge what there is, within the budget."""

@@ -1,60 +1,34 @@
 """How many calls the platform carries, what each costs, and what its callers wait.
 
-    python -m trunkline.bench [--calls 10 50 100] [--last-s 20] [--out FILE.json]
+    python -m trunkline.bench [--calls 10 50 100 200 300 400 500] [--last-s 24] [--churn 1000] [--out FILE.json]
 
-For every number of calls: the whole platform is started (embedded NATS, agent ``bench``, whose providers cost nothing),
-callers of a process of their own talk to it, and the processor time that the kernel charged every service while all of
-them were there is divided among them. A run in which the callers themselves were late claims nothing. Timings are never
-asserted: compare runs on one machine.
+For every number of calls the whole platform is started (a NATS, every service, agent ``bench``, whose providers cost
+nothing and whose voice detector is the real one) and as many callers talk to it without a pause. Processes are set up
+as anybody would; ``TRUNKLINE_*`` variables are passed on. What it prints and writes can be compared with what it wrote
+before: ``--baseline`` (by default the file it writes to).
 """
 
 import argparse
 import asyncio
 import os
-import platform
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
+from trunkline.bench import report
 from trunkline.bench.lines import Load
 from trunkline.bench.measure import Column, observe
-from trunkline.bench.platform import pids_of
-from trunkline.devserver.devserver import run_dev
-from trunkline.devserver.journal import Journal
+from trunkline.bench.platform import trunkline
+from trunkline.bench.report import Outcome, knee, moved, outcome_of, show, write
+from trunkline.bench.startup import startups_s
 from trunkline.devserver.services import parse_workers
-from trunkline.devserver.settings import Plan, find_agents
 
-AGENT: Final = "bench"
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written."""
-
-    what: str
-    date: str
-    command: str
-    machine: str
-    columns: list[Column]
-
-
-def outcome_of(what: str, columns: list[Column]) -> Outcome:
-    """Return `columns` with where and how they came about."""
-    return Outcome(
-        what=what,
-        date=datetime.now(UTC).date().isoformat(),
-        command=" ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-        machine=f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}",
-        columns=columns,
-    )
-
-
-def write(outcomes: list[Outcome], path: Path) -> None:
-    """Write everything to a file."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes), indent=1) + b"\n")
+CALLS = (10, 50, 100, 200, 300, 400, 500)
+LAST_S = 24.0
+PER_S = 20.0
+CHURN_PER_S = 10.0
+CHURN_EACH_S = 10.0
 
 
 def platform_environ(environ: dict[str, str]) -> dict[str, str]:
@@ -65,57 +39,65 @@ def platform_environ(environ: dict[str, str]) -> dict[str, str]:
 
 async def measure(load: Load, workers: dict[str, int], environ: dict[str, str]) -> Column:
     """Start everything, have `load` made, and read what it cost."""
-    plan = Plan(port=0, note=False, agents=find_agents(Path.cwd()), workers=workers, environ=environ)
-    lines: list[str] = []
-    async with run_dev(plan, Journal(lines.append, [], colour=False)) as dev:
-        load = msgspec.structs.replace(load, url=f"{dev.edge_url}/twilio/voice-hook?agent={AGENT}")
-        return await observe(load, pids_of(dev))
-
-
-def show(outcome: Outcome) -> None:
-    """Print the table."""
-    columns = outcome.columns
-    print(f"\n{outcome.what}: {outcome.machine}\n")
-    print(f"{'calls at once':<40}" + "".join(f"{one.calls:>12}" for one in columns))
-    for name in columns[0].core_percent_per_call:
-        row = "".join(f"{one.core_percent_per_call[name]:>12.3f}" for one in columns)
-        print(f"{f'{name}, % of a core per call':<40}{row}")
-    print(f"{'platform and bus, % of a core per call':<40}" + "".join(f"{one.ours:>12.3f}" for one in columns))
-    print(f"{'memory, MiB per call':<40}" + "".join(f"{sum(c.mib_per_call.values()):>12.2f}" for c in columns))
-    for what, field in (
-        ("response", "response_ms"),
-        ("interruption to clear", "interrupt_ms"),
-        ("gaps heard", "gaps"),
-        ("callers late by", "lag_ms"),
-    ):
-        for part in ("p50", "p99", "highest"):
-            row = "".join(f"{getattr(getattr(one, field), part):>12.1f}" for one in columns)
-            print(f"{f'{what}, ms, {part}':<40}{row}")
-        print(f"{f'{what}, how many':<40}" + "".join(f"{getattr(one, field).n:>12}" for one in columns))
-    for field in ("unanswered", "closed_early", "failed"):
-        print(f"{field.replace('_', ' '):<40}" + "".join(f"{getattr(one, field):>12}" for one in columns))
-    print(f"{'proves something':<40}" + "".join(f"{'yes' if one.proves else 'NO':>12}" for one in columns))
+    async with trunkline(workers, environ) as subject:
+        return await observe(msgspec.structs.replace(load, url=subject.url), subject)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, nargs="+", default=[10, 50, 100], help="calls at once, a column each")
-    parser.add_argument("--last-s", type=float, default=24.0, help="how long all of them talk (24)")
-    parser.add_argument("--per-s", type=float, default=10.0, help="calls that begin in a second (10)")
-    parser.add_argument("--workers", type=parse_workers, default={}, metavar="STT=2,...", help="processes of a stage")
-    parser.add_argument("--out", type=Path, help="file for the results")
-    options = parser.parse_args(argv)
+    """Measure, print, compare, write."""
+    options = _parser().parse_args(argv)
     environ = platform_environ(dict(os.environ))
+    before = _baseline(options.baseline or options.out)
     columns = []
     for calls in options.calls:
         print(f"{calls} calls ...", flush=True)
         load = Load(url="", calls=calls, per_s=options.per_s, last_s=options.last_s)
         columns.append(asyncio.run(measure(load, options.workers, environ)))
     outcome = outcome_of("Trunkline", columns)
-    show(outcome)
+    show(f"{outcome.what}: {outcome.machine}", columns)
+    print(f"\nall are served and the slowest wait no longer: up to {knee(columns)} calls")
+    if options.churn:
+        print(f"{options.churn} calls of {CHURN_EACH_S:g} s, {CHURN_PER_S:g} a second ...", flush=True)
+        load = Load(url="", calls=options.churn, per_s=CHURN_PER_S, each_s=CHURN_EACH_S)
+        outcome = msgspec.structs.replace(outcome, churn=asyncio.run(measure(load, options.workers, environ)))
+        show("calls that come and go", [outcome.churn] if outcome.churn is not None else [])
+    if options.startup:
+        outcome = msgspec.structs.replace(outcome, startup_s=startups_s(environ))
+        print("\nfrom start to readiness, s: " + ", ".join(f"{a} {b:.2f}" for a, b in outcome.startup_s.items()))
+    for line in moved(before, columns):
+        print(f"moved: {line}")
     if options.out is not None:
-        write([outcome], options.out)
+        _write(outcome, options.out)
+
+
+def _write(outcome: Outcome, path: Path) -> None:
+    from trunkline.bench.plot import draw  # noqa: PLC0415 - matplotlib takes a second to import
+
+    write([outcome], path)
+    draw([outcome], path.with_suffix(".svg"))
+
+
+def _baseline(path: Path | None) -> list[Column]:
+    if path is None or not path.exists():
+        return []
+    try:
+        return report.load(path)[0].columns
+    except msgspec.MsgspecError as error:
+        print(f"{path} is no baseline of this kind: {error}")
+        return []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS), help="calls at once, a column each")
+    parser.add_argument("--last-s", type=float, default=LAST_S, help=f"how long all of them talk ({LAST_S:g})")
+    parser.add_argument("--per-s", type=float, default=PER_S, help=f"calls that begin in a second ({PER_S:g})")
+    parser.add_argument("--churn", type=int, default=0, metavar="N", help="then N calls of 10 s, 10 a second")
+    parser.add_argument("--startup", action="store_true", help="then how soon each service is ready")
+    parser.add_argument("--workers", type=parse_workers, default={}, metavar="STT=2,...", help="processes of a stage")
+    parser.add_argument("--baseline", type=Path, help="what to compare with (the file that is written)")
+    parser.add_argument("--out", type=Path, help="file for the results, and for the picture beside it")
+    return parser
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     last_s: float = 20.0
     """How long a call lasts, once all have begun."""
     interrupt_every: int = 3
+    each_s: float = 0.0
+    """A call is over after so long, whatever the others do; 0: all are over at the same time."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +121,7 @@ class Lines:
         self._load = load
         self._speech = speech
         self._slots: list[list[Line]] = [[] for _ in range(SLOTS)]
+        self._lines: list[Line] = []
         self._lag: list[float] = []
         self._noting = False
         self._failed = 0
@@ -126,18 +129,20 @@ class Lines:
     async def run(self) -> Made:
         """Place the calls, live through them, hang up."""
         pace = asyncio.create_task(self._pace())
-        placing = []
-        for number in range(self._load.calls):
-            placing.append(asyncio.create_task(self._place(number)))
-            await asyncio.sleep(1 / self._load.per_s)
-        await asyncio.gather(*placing)
+        placing = asyncio.create_task(self._place_all())
+        if self._load.each_s:
+            await asyncio.sleep(self._load.each_s)  # from here on as many end as begin
+        else:
+            await placing
         self._noting = True
         began_s, began_cpu = time.monotonic(), time.process_time()
-        await asyncio.sleep(self._load.last_s)
+        if self._load.each_s:
+            await placing
+        else:
+            await asyncio.sleep(self._load.last_s)
         over_s, cpu_s = time.monotonic(), time.process_time() - began_cpu
         self._noting = False
-        lines = [line for slot in self._slots for line in slot]
-        for line in lines:
+        for line in self._lines:
             line.hang_up()
         pace.cancel()
         await asyncio.gather(pace, return_exceptions=True)
@@ -146,11 +151,18 @@ class Lines:
             load=self._load,
             all_there_s=began_s,
             over_s=over_s,
-            calls=[line.caller.seen for line in lines],
+            calls=[line.caller.seen for line in self._lines],
             lag_ms=self._lag,
             cpu_s=cpu_s,
             failed=self._failed,
         )
+
+    async def _place_all(self) -> None:
+        placing = []
+        for number in range(self._load.calls):
+            placing.append(asyncio.create_task(self._place(number)))
+            await asyncio.sleep(1 / self._load.per_s)
+        await asyncio.gather(*placing)
 
     async def _place(self, number: int) -> None:
         dial = Dial(voice_url=self._load.url, call_sid=new_call_sid())
@@ -165,7 +177,11 @@ class Lines:
             self._failed += 1
             sys.stderr.write(f"call {number} was not placed: {error}\n")
         else:
-            self._slots[number % SLOTS].append(line)
+            slot = self._slots[number % SLOTS]
+            slot.append(line)
+            self._lines.append(line)
+            if self._load.each_s:
+                asyncio.get_running_loop().call_later(self._load.each_s, _end, slot, line)
 
     async def _pace(self) -> None:
         due = time.monotonic()
@@ -178,6 +194,11 @@ class Lines:
                     line.tick(now)
                 due += FRAME_S / SLOTS
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+def _end(slot: list[Line], line: Line) -> None:
+    slot.remove(line)
+    line.hang_up()
 
 
 async def speech() -> Speech:
@@ -202,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--per-s", type=float, default=10.0, help="calls that begin in a second (10)")
     parser.add_argument("--last-s", type=float, default=20.0, help="how long all of them talk (20)")
+    parser.add_argument("--each-s", type=float, default=0.0, help="how long each call lasts (0: as long as all)")
     parser.add_argument("--interrupt-every", type=int, default=3, help="every how many answers are interrupted (3)")
     options = parser.parse_args(argv)
     load = Load(**vars(options))
