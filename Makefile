@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev call test unit check faults chaos chaos-quick fix bench load lock clean
+.PHONY: help install demo dev call test unit check faults chaos chaos-quick fix bench bench-peers bench-parts lock clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -59,12 +59,16 @@ fix: $(READY) ## Apply the formatter and the safe lint fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## CPU per frame through each hop, and where a turn's time goes; prints and writes the tables
-	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
-	@$(BIN)/python tools/bench/turn_latency.py
+bench: $(READY) ## Whole calls by the hundred: what each costs and waits, and how many fit (12 min); compares and writes
+	@$(BIN)/python -m trunkline.bench --churn 1000 --startup --out tools/bench/results/load.json $(ARGS)
 
-load: $(READY) ## Whole calls by the hundred: CPU, memory and latency per call (3 min); writes the table
-	@$(BIN)/python -m trunkline.bench --out tools/bench/results/load.json $(ARGS)
+bench-peers: $(READY) ## The same callers with Pipecat, installed from PyPI, and Trunkline (8 min); writes the table
+	@$(BIN)/python tools/bench/peers/pipecat_load.py --out tools/bench/results/pipecat_load.json $(ARGS)
+
+bench-parts: $(READY) ## CPU per frame through each hop, the voice detector, and where a turn's time goes
+	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
+	@$(BIN)/python tools/bench/vad_runtime.py
+	@$(BIN)/python tools/bench/turn_latency.py
 
 lock: ## Resolve again and export requirements.lock (versions and hashes)
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "uv>=0.9,<1"; }

@@ -9,6 +9,7 @@ from picows import ws_create_server
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from trunkline.edge.errors import LineClosed
 from trunkline.edge.websocket import MAX_MESSAGE_BYTES, WebSocketLine
 
 pytestmark = pytest.mark.integration
@@ -112,6 +113,54 @@ def test_what_nobody_takes_is_left_in_the_socket_and_comes_in_order_when_it_is_t
     async def later(progress):
         await asyncio.sleep(0.3)
         return progress[0]
+
+    asyncio.run(story())
+
+
+def test_who_listens_is_handed_what_waited_first_then_what_comes_and_then_the_end():
+    async def story():
+        may_listen, taken, ended = asyncio.Event(), [], asyncio.Event()
+
+        async def answer(line):
+            await may_listen.wait()
+            with pytest.raises(LineClosed) as closed:
+                await line.listen(taken.append)
+            taken.append(closed.value.code)
+            ended.set()
+
+        async with line_of(answer) as socket:
+            for number in range(300):  # more than a line keeps unread
+                await socket.send(str(number))
+            may_listen.set()
+            for number in range(300, 400):
+                await socket.send(str(number))
+            await socket.close(1000)
+            await asyncio.wait_for(ended.wait(), 5)
+        assert taken == [*map(str, range(400)), 1000]
+
+    asyncio.run(story())
+
+
+def test_what_a_listener_raises_comes_out_where_it_listens_and_the_line_goes_on():
+    async def story():
+        refused, after = [], []
+
+        def take(message):
+            if message == "b":
+                raise ValueError(message)
+            refused.append(message)
+
+        async def answer(line):
+            with pytest.raises(ValueError, match="b"):
+                await line.listen(take)
+            after.extend([await line.receive(), await line.receive()])
+            await line.close(1000, "enough")
+
+        async with line_of(answer) as socket:
+            for message in "abcd":
+                await socket.send(message)
+            assert await closed(socket) == (1000, "enough")
+        assert (refused, after) == (["a"], ["c", "d"])
 
     asyncio.run(story())
 

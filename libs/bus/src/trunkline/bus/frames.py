@@ -5,8 +5,8 @@ everything else on a frame's way. Here the lines ``PUB`` and ``MSG`` of the prot
 frames in one write and one read: https://docs.nats.io/reference/reference-protocols/nats-protocol. Whatever is no
 ``MSG`` of a subscription of this kind goes nats-py's way, as do messages it has begun to read.
 
-It reaches into nats-py's parser and its buffer of what is to be sent (2.10 to 2.16): tests hold it against nats-py's
-own way.
+It reaches into nats-py's parser and its buffer of what is to be sent, so its version is held below 2.17; tests hold it
+against nats-py's own way.
 """
 
 import logging

@@ -68,6 +68,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     """Where the mean response went."""
     platform_ms: Spread
     """Of every turn, what is neither silence nor the detector's idea of it."""
+    answering_ms: Spread
+    """Of that, what follows the judgement that the turn is over."""
     interrupt_ms: Spread
     """First sound of words spoken in between to `clear`."""
     gaps: Spread
@@ -176,6 +178,7 @@ def _column(
         response_ms=response,
         parts_ms=mean(turns, response.mean),
         platform_ms=spread([turn.platform for turn in turns]),
+        answering_ms=spread([turn.answering for turn in turns]),
         interrupt_ms=values("interrupts"),
         gaps=values("gaps"),
         told={

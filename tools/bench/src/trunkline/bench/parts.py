@@ -33,9 +33,14 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Until it left for the carrier."""
 
     @property
+    def answering(self) -> float:
+        """From the judgement that the turn is over to the sound of the answer."""
+        return self.words + self.thinking + self.voicing + self.sending
+
+    @property
     def platform(self) -> float:
         """All that is neither the caller's silence nor the detector's idea of it."""
-        return self.judging + self.words + self.thinking + self.voicing + self.sending
+        return self.judging + self.answering
 
 
 class _Event(msgspec.Struct, frozen=True):

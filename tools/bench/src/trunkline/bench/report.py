@@ -69,8 +69,9 @@ def rows(column: Column) -> Iterator[tuple[str, float, str]]:
         yield f"{what}, p99", spread.p99, "ms"
     for name, part in msgspec.structs.asdict(column.parts_ms).items():
         yield f"  of the mean response: {name.replace('_', '-')}", part, "ms"
-    yield "platform's share, p50", column.platform_ms.p50, "ms"
-    yield "platform's share, p99", column.platform_ms.p99, "ms"
+    for what, spread in (("platform's share", column.platform_ms), ("  answering alone", column.answering_ms)):
+        yield f"{what}, p50", spread.p50, "ms"
+        yield f"{what}, p99", spread.p99, "ms"
     for name, by_service in column.told.items():
         for service, found in by_service.items():
             if found.n:
