@@ -33,6 +33,9 @@ class Session:
     async def rest(self) -> None:
         await self.may_rest.wait()
 
+    def forget(self) -> None:
+        self.may_rest.set()
+
 
 class Rig:
     """A worker with calls, and the edge that it asks."""

@@ -60,6 +60,9 @@ class Session:
         self.asked_to_rest.set()
         await self.rests.wait()
 
+    def forget(self) -> None:
+        """It holds nothing."""
+
 
 def claim_of(call: str, epoch: int = 1, agent: str = "test", **more: float) -> Claim:
     return Claim(call=call_id_of("test", call), stage="stt", epoch=epoch, edge=EDGE, agent=Agent(name=agent), **more)

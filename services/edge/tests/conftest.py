@@ -51,6 +51,9 @@ class Held:
     async def rest(self):
         await self.stage.resting.wait()
 
+    def forget(self):
+        self.sent.clear()
+
 
 class Stage:
     """One worker of one stage."""

@@ -1,7 +1,9 @@
 """Whole calls through a real edge, NATS and WebSocket; the workers are small ones that keep what they get."""
 
 import asyncio
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -507,3 +509,25 @@ class TestTheEnd:
                 assert [type(m) for m in rig.told(call, "dtmf")] == [DigitPressed, DigitPressed]
 
         asyncio.run(story())
+
+
+class TestACallThatIsOver:
+    def test_is_freed_without_the_collector(self, edge_rig):
+        async def story():
+            async with edge_rig() as rig:
+                dial = rig.dial()
+                placed = asyncio.create_task(rig.good_call(0.5, dial=dial))
+                await rig.until(lambda: rig.call_of(dial) in rig.edge.exchange.calls)
+                call = rig.edge.exchange.calls[rig.call_of(dial)]
+                heavy = [weakref.ref(part) for part in (call._ring, call._uplink, call._downlink, call._story)]
+                await placed
+                await call.gone.wait()
+                call.forget()
+                assert call.is_over
+                await rig.until(lambda: not any(part() for part in heavy))
+
+        gc.disable()
+        try:
+            asyncio.run(story())
+        finally:
+            gc.enable()

@@ -1,7 +1,9 @@
 """One call with a scripted detector and provider: what is told, in which order, with which times."""
 
 import asyncio
+import gc
 import json
+import weakref
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -151,6 +153,24 @@ def in_loop(story):
         await call.hearing.close("done", goes_on=False)
 
     asyncio.run(run())
+
+
+def test_a_call_that_is_forgotten_is_freed_without_the_collector():
+    async def story():
+        call = await Call().begin()
+        call.hear(*SPEECH)
+        call.hearing.on_heard(Final(32, "yes please", 0.5))
+        await call.hearing.close("done", goes_on=False)
+        known = weakref.ref(call.hearing._intake), weakref.ref(call.hearing._stream)
+        call.hearing.forget()
+        del call.tell
+        assert [one() for one in known] == [None, None]
+
+    gc.disable()
+    try:
+        asyncio.run(story())
+    finally:
+        gc.enable()
 
 
 SPEECH = [0.0] * 20 + [0.9] * 10 + [0.0] * 10

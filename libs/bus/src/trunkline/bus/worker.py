@@ -48,6 +48,16 @@ class CallSession(Protocol):
         """Return when nothing is half heard, half thought or half said. May be cancelled, and asked again."""
         ...
 
+    def forget(self) -> None:
+        """Let go of everything, some seconds after `close`.
+
+        What a call is made of knows it, and is known by it. Taken apart, it is freed at once; left to the collector, it
+        would hold up all other calls when that is done.
+        """
+        ...
+
+
+_FORGET_S: Final = 5.0
 
 OpenCall = Callable[[Claim], Awaitable[CallSession]]
 
@@ -324,6 +334,7 @@ class Worker:
         except Exception:
             log.exception("call not closed cleanly", extra={"call": call})
         log.info("call let go", extra={"call": call, "reason": reason, "goes_on": goes_on})
+        asyncio.get_running_loop().call_later(_FORGET_S, session.forget)
         with contextlib.suppress(BusUnavailable):  # closed for good, which ends the process by itself
             await self._settle_membership()
 

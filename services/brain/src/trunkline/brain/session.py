@@ -199,6 +199,10 @@ class BrainCall:
             await self._events.flush()
             await self._keeper.forget()
 
+    def forget(self) -> None:
+        """Let go of everything."""
+        vars(self).clear()
+
     async def _settle(self) -> None:
         """Record what was used: the edge that was told of it is gone."""
         settled = StageSettled(stage="brain", epoch=self._claim.epoch, used=self._used())

@@ -207,6 +207,12 @@ class Call:
         """Another line has the call: let go of this one without a word."""
         self._leave(Ending("usurped", NORMAL, "the call goes on elsewhere", "elsewhere"))
 
+    def forget(self) -> None:
+        """Let go of everything but who it was and how it ended: all parts know the call, and it knows them."""
+        kept = {"id", "gone", "_over"}
+        for name in vars(self).keys() - kept:
+            delattr(self, name)
+
     @property
     def comes_back(self) -> bool:
         """Whether the carrier brings the caller back when the line ends."""

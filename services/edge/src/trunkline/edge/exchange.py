@@ -33,6 +33,8 @@ log = logging.getLogger("trunkline.edge.exchange")
 TRY_AGAIN_LATER: Final = 1013
 GIVE_AWAY_S: Final = 15.0
 """How long a draining edge waits for a moment in which nobody speaks, before it gives a call away all the same."""
+_FORGET_S: Final = 5.0
+"""When nobody asks about a call any more that is gone."""
 _LOOK_S: Final = 0.1
 _END_S: Final = 5.0
 _GLANCE_S: Final = 0.2
@@ -215,6 +217,7 @@ class Exchange:
         finally:
             del self.calls[call.id]
             call.gone.set()
+            asyncio.get_running_loop().call_later(_FORGET_S, call.forget)
             if call.is_over:
                 self._ended[call.id] = None
             while len(self._ended) > _ENDED_KEPT:

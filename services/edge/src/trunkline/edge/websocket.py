@@ -63,7 +63,7 @@ class WebSocketLine(WSListener):
         """Wait for the next message."""
         while not self._messages:
             if self._closed is not None:
-                raise self._closed
+                raise self._why(self._closed)
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         self._read_on()
@@ -81,13 +81,13 @@ class WebSocketLine(WSListener):
                 await self._news
         finally:
             self._taker = None
-        raise self._closed
+        raise self._why(self._closed)
 
     async def send(self, message: Message) -> None:
         """Send `message`; waits while the socket's buffer is full."""
         await self._writable.wait()
         if self._closed is not None or self._transport is None:
-            raise self._closed or LineClosed(_ABNORMAL)
+            raise self._why(self._closed or LineClosed(_ABNORMAL))
         if isinstance(message, str):
             self._transport.send(WSMsgType.TEXT, message.encode())
         else:
@@ -199,6 +199,11 @@ class WebSocketLine(WSListener):
             self._closed = closed
             self._writable.set()
             self._tell()
+
+    @staticmethod
+    def _why(closed: LineClosed) -> LineClosed:
+        """Return another one to raise: one that is kept would keep whoever it is raised to."""
+        return LineClosed(closed.code, closed.reason)
 
     def _tell(self, error: Exception | None = None) -> None:
         news, self._news = self._news, None

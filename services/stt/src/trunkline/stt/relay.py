@@ -200,6 +200,7 @@ class Relay:
             await asyncio.gather(self._replacing, return_exceptions=True)
         self._return()
         await asyncio.gather(*self._letting_go, return_exceptions=True)
+        self._latest = None  # its stream knows this relay
 
     # --- what the provider tells --------------------------------------------------------------------------------------
 

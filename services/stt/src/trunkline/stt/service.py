@@ -206,6 +206,10 @@ class _Held:
         """Return when nothing is half heard."""
         await self._hearing.rest()
 
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._hearing.forget()
+
 
 def _ignored(stt: Stt, capabilities: SttCapabilities) -> list[str]:
     """Return the settings that differ from the default and that the provider does not heed."""

@@ -163,6 +163,10 @@ class CallHearing:
         """Return when no utterance is open and no words are awaited."""
         await self._at_rest.wait()
 
+    def forget(self) -> None:
+        """Let go of everything."""
+        vars(self).clear()
+
     # --- audio in -----------------------------------------------------------------------------------------------------
 
     def on_frame(self, data: bytes) -> None:

@@ -158,6 +158,10 @@ class CallSpeech:
         """Return when nothing is being said and nothing waits."""
         await self._quiet.wait()
 
+    def forget(self) -> None:
+        """Let go of everything."""
+        vars(self).clear()
+
     # --- orders -------------------------------------------------------------------------------------------------------
 
     async def _on_say(self, _subject: str, data: bytes) -> None:
