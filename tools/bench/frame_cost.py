@@ -1,11 +1,10 @@
-"""What a frame costs: CPU per 20 ms of a call, hop by hop and process by process.
+"""What a frame costs: CPU per 20 ms of a call through the code of each hop, and through the bus.
 
-    python tools/bench/frame_cost.py [--calls 10 50] [--seconds 15] [--out FILE.json]
+    python tools/bench/frame_cost.py [--out FILE.json]
 
-Two tables. The first times the code of each hop alone, in this process, and the bus with real processes on both sides.
-The second runs the whole platform with the agent ``bench`` (providers that cost nothing) under simulated calls, and
-divides the CPU time that the kernel charged each process by the frames that came in. The simulated callers' own cost is
-shown apart. Nothing here asserts: compare runs on one machine.
+The first table times the code of each hop alone, in this process. The second has a process on either side of a
+nats-server, and puts the media lane beside nats-py's own way. What whole calls cost, `python -m trunkline.bench` tells.
+Nothing here asserts: compare runs on one machine.
 """
 
 import argparse
@@ -26,12 +25,8 @@ import msgspec
 import numpy as np
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
-from trunkline.bench.platform import cpu_s, pids_of
+from trunkline.bench.platform import cpu_s
 from trunkline.bus import Bus
-from trunkline.call import Target, find_scenario, place_call, prepare_speech
-from trunkline.devserver.devserver import run_dev
-from trunkline.devserver.journal import Journal
-from trunkline.devserver.settings import Plan, find_agents
 from trunkline.edge.twilio import TwilioStream
 from trunkline.proto.frame import (
     AudioChunk,
@@ -137,38 +132,48 @@ def hops() -> list[Row]:
 
 _SUBSCRIBER: Final = """
 import asyncio, sys, resource
-from trunkline.bench.platform import cpu_s, pids_of
+import nats
 from trunkline.bus import Bus
 from trunkline.proto.frame import unpack_media
 from trunkline.runtime.loop import new_event_loop
 
-async def main(url, calls, wildcard):
-    bus = await Bus.connect(url, name="bench", on_lost=print)
+async def main(url, kind):
     count = 0
     def on_frame(subject, data):
         nonlocal count
         unpack_media(data)
         count += 1
-    for subject in (["media.bench.*"] if wildcard else [f"media.bench.c{i}" for i in range(calls)]):
-        await bus.media.subscribe(subject, on_frame)
-    await bus.media.flush()
+    async def on_message(msg):
+        on_frame(msg.subject, msg.data)
+    if kind == "lane":
+        bus = await Bus.connect(url, name="bench", on_lost=print)
+        await bus.media.subscribe("media.bench.*", on_frame)
+        await bus.media.flush()
+    else:
+        client = await nats.connect(url)
+        await client.subscribe("media.bench.*", cb=on_message)
+        await client.flush()
     print("ready", flush=True)
     before = resource.getrusage(resource.RUSAGE_SELF)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(cpu, count, flush=True)
-    await bus.close()
 
 with asyncio.Runner(loop_factory=new_event_loop) as runner:
-    runner.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "wildcard"))
+    runner.run(main(sys.argv[1], sys.argv[2]))
 """
 
 
 async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float) -> list[tuple[str, float]]:
-    """Send `calls` frames every 20 ms; return microseconds of CPU per frame of sender, server and receiver."""
-    command = [sys.executable, "-c", _SUBSCRIBER, url, str(calls), kind]
-    receiver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220, S603
+    """Send a frame of each of `calls` every 20 ms, spread over that time, by the media lane or as nats-py does.
+
+    Return microseconds of CPU per frame of sender, server and receiver.
+    """
+    command = [sys.executable, "-c", _SUBSCRIBER, url, kind]
+    pipe = subprocess.PIPE
+    receiver = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)  # noqa: ASYNC220, S603 - our own words
+    assert receiver.stdin  # noqa: S101
     assert receiver.stdout  # noqa: S101
     receiver.stdout.readline()
     bus = await Bus.connect(url, name="bench", on_lost=print)
@@ -177,54 +182,29 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
     server_before, before = cpu_s(server_pid), time.process_time()
     due, sent = loop.time(), 0
     while sent < calls * seconds / _TICK_S:
-        for call in range(calls):
-            await bus.media.publish_frame(f"media.bench.c{call}", pack_media(frame_of(pcm, sent)))
-            sent += 1
-        due += _TICK_S
-        await asyncio.sleep(max(0.0, due - loop.time()))
+        call = sent % calls
+        frame = pack_media(frame_of(pcm, sent))
+        if kind == "lane":
+            bus.media.gather(f"media.bench.c{call}", frame)
+        else:
+            await bus.media.client.publish(f"media.bench.c{call}", frame)
+        sent += 1
+        due += _TICK_S / calls
+        if due > loop.time():
+            await asyncio.sleep(due - loop.time())
+    await bus.media.flush()
     cost, server_cost = time.process_time() - before, cpu_s(server_pid) - server_before
     await bus.close()
-    assert receiver.stdin  # noqa: S101
     receiver.stdin.write("\n")
     receiver.stdin.flush()
     received_cpu, received = receiver.stdout.readline().split()
     receiver.wait(10)
+    way = "media lane" if kind == "lane" else "nats-py"
     return [
-        (f"publish, {calls} calls", cost / sent * 1e6),
-        (f"nats-server, {calls} calls", server_cost / sent * 1e6),
-        (f"receive, {calls} calls, {kind}", float(received_cpu) / max(1, int(received)) * 1e6),
+        (f"publish, pace of {calls} calls included, {way}", cost / sent * 1e6),
+        (f"nats-server, {way}", server_cost / sent * 1e6),
+        (f"receive, {way}", float(received_cpu) / max(1, int(received)) * 1e6),
     ]
-
-
-# --- the whole platform ----------------------------------------------------------------------------------------------
-
-
-async def platform_cost(calls: int, seconds: float) -> dict[str, float]:
-    """Return microseconds of CPU per inbound frame of every process, with `calls` at once for `seconds`."""
-    plan = Plan(port=0, note=False, agents=find_agents(Path.cwd()), environ=dict(os.environ))
-    lines: list[str] = []
-    async with run_dev(plan, Journal(lines.append, [], colour=False)) as dev:
-        scenario = find_scenario("load")
-        clips = await prepare_speech(scenario)
-        target = Target(url=dev.edge_url, agent="bench")
-        pids = pids_of(dev)
-        async with asyncio.TaskGroup() as group:
-            placed = []
-            for _ in range(calls):
-                placed.append(group.create_task(place_call(target, scenario, clips=clips)))
-                await asyncio.sleep(1.0 / calls)
-            await asyncio.sleep(3.0)  # past the greeting
-            before = {name: sum(map(cpu_s, ids)) for name, ids in pids.items()}
-            own = time.process_time()
-            began = time.monotonic()
-            await asyncio.sleep(seconds)
-            frames = calls * (time.monotonic() - began) / _TICK_S
-            own = time.process_time() - own
-            after = {name: sum(map(cpu_s, ids)) for name, ids in pids.items()}
-            for task in placed:
-                task.cancel()
-    cost = {name: (after[name] - before[name]) / frames * 1e6 for name in pids}
-    return {**cost, "(simulated callers)": own / frames * 1e6}
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------
@@ -239,7 +219,6 @@ class Outcome(msgspec.Struct):
     python: str
     hops_us: list[Row]
     bus_us: list[tuple[str, float]]
-    platform_us: dict[str, dict[str, float]]
 
 
 def show(outcome: Outcome) -> None:
@@ -251,35 +230,21 @@ def show(outcome: Outcome) -> None:
     print(f"\n{'bus, μs CPU per frame':<52}{'mean':>8}")
     for what, value in outcome.bus_us:
         print(f"{what:<52}{value:>8.2f}")
-    print(f"\n{'whole platform, μs CPU per inbound frame':<44}" + "".join(f"{c:>10}" for c in outcome.platform_us))
-    for name in next(iter(outcome.platform_us.values()), {}):
-        print(f"{name:<44}" + "".join(f"{cost[name]:>10.1f}" for cost in outcome.platform_us.values()))
-    ours = [
-        sum(value for name, value in cost.items() if not name.startswith("(")) for cost in outcome.platform_us.values()
-    ]
-    print(f"{'platform and bus':<44}" + "".join(f"{value:>10.1f}" for value in ours))
-    print(f"{'= share of a core per call':<44}" + "".join(f"{value * 50 / 1e4:>9.2f}%" for value in ours))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, nargs="+", default=[10, 50], help="calls at once, one column each")
-    parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "frame_cost.json")
     options = parser.parse_args(argv)
     print("timing the code of each hop ...", flush=True)
     hop_rows = hops()
     bus_rows: list[tuple[str, float]] = []
     with run_nats() as server:
-        for kind in ("wildcard", "per-call"):
-            print(f"timing the bus, {kind} subscriptions ...", flush=True)
+        for kind in ("nats-py", "lane"):
+            print(f"timing the bus, {kind} ...", flush=True)
             rounds = [asyncio.run(lane(server.url, server.pid, 100, kind, 3.0)) for _ in range(3)]
             bus_rows += [(rows[0][0], statistics.median(r[1] for r in rows)) for rows in zip(*rounds, strict=True)]
-    columns: dict[str, dict[str, float]] = {}
-    for calls in options.calls:
-        print(f"running the platform with {calls} calls for {options.seconds:.0f} s ...", flush=True)
-        columns[f"{calls} calls"] = asyncio.run(platform_cost(calls, options.seconds))
     outcome = Outcome(
         date=datetime.now(UTC).date().isoformat(),
         command="python tools/bench/frame_cost.py " + " ".join(argv if argv is not None else sys.argv[1:]),
@@ -287,7 +252,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         python=platform.python_version(),
         hops_us=hop_rows,
         bus_us=bus_rows,
-        platform_us=columns,
     )
     show(outcome)
     options.out.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n")

@@ -200,8 +200,11 @@ class BrainCall:
             await self._keeper.forget()
 
     def forget(self) -> None:
-        """Let go of everything."""
-        vars(self).clear()
+        """Let go of everything, when the last tool is done that runs on."""
+        if self._running:
+            next(iter(self._running)).add_done_callback(lambda _: self.forget())
+        else:
+            vars(self).clear()
 
     async def _settle(self) -> None:
         """Record what was used: the edge that was told of it is gone."""

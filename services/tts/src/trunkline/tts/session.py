@@ -159,8 +159,12 @@ class CallSpeech:
         await self._quiet.wait()
 
     def forget(self) -> None:
-        """Let go of everything."""
-        vars(self).clear()
+        """Let go of everything, when a provider has stopped that did not at once."""
+        going = [task for task in (self._speaker, self._sentence, self._usage) if task is not None and not task.done()]
+        if going:
+            going[0].add_done_callback(lambda _: self.forget())
+        else:
+            vars(self).clear()
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
