@@ -1,9 +1,10 @@
 """How many calls a core carries: Trunkline and Pipecat, under the same callers, in one run.
 
-    python tools/bench/peers/pipecat_load.py [--peer 2 5 10 15 20] [--ours 10 100 200 300] [--out FILE.json]
+    python tools/bench/peers/pipecat_load.py [--peer 4 10 20 30 40] [--ours 10 100 200 300] [--out FILE.json]
 
-Pipecat is installed from PyPI into an environment of its own (out/peers) and runs in one process, with its cheapest
-settings (`pipecat_load_bot`). Both answer the same words after the same silence with providers that cost nothing.
+Pipecat is installed from PyPI into an environment of its own (out/peers) and runs with its cheapest settings
+(`pipecat_load_bot`), one process on every processor, as Trunkline has them all. Both answer the same words after the
+same silence with providers that cost nothing.
 """
 
 import argparse
@@ -35,18 +36,27 @@ BOUND_MS: Final = 450.0
 
 
 async def peer(load: Load, python: Path) -> Column:
-    """Run Pipecat under `load`."""
-    (port,) = free_ports(1)
-    bot = await asyncio.create_subprocess_exec(
-        str(python), "-m", "tools.bench.peers.pipecat_load_bot", "--port", str(port), cwd=pipecat_env.ROOT
-    )
+    """Run Pipecat under `load`, a process on every processor."""
+    ports = free_ports(os.cpu_count() or 1)
+    bots = [
+        await asyncio.create_subprocess_exec(
+            str(python),
+            *("-m", "tools.bench.peers.pipecat_load_bot", "--port", str(port)),
+            cwd=pipecat_env.ROOT,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        for port in ports
+    ]
     try:
-        await asyncio.to_thread(_await_up, f"http://127.0.0.1:{port}/up")
-        subject = Subject(url=f"http://127.0.0.1:{port}/voice", pids={"pipecat": [bot.pid]})
-        return await observe(msgspec.structs.replace(load, url=subject.url), subject)
+        for port in ports:
+            await asyncio.to_thread(_await_up, f"http://127.0.0.1:{port}/up")
+        urls = " ".join(f"http://127.0.0.1:{port}/voice" for port in ports)
+        subject = Subject(url=urls, pids={"pipecat": [bot.pid for bot in bots]})
+        return await observe(msgspec.structs.replace(load, url=urls), subject)
     finally:
-        bot.kill()
-        await bot.wait()
+        for bot in bots:
+            bot.kill()
+            await bot.wait()
 
 
 def within(columns: Sequence[Column]) -> Column | None:
@@ -72,7 +82,7 @@ def _await_up(url: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure both, print both, write both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=int, nargs="+", default=[2, 5, 10, 15, 20], help="calls at once with Pipecat")
+    parser.add_argument("--peer", type=int, nargs="+", default=[4, 10, 20, 30, 40], help="calls at once with Pipecat")
     parser.add_argument("--ours", type=int, nargs="+", default=[10, 100, 200, 300], help="calls at once with Trunkline")
     parser.add_argument("--last-s", type=float, default=LAST_S, help=f"how long all of them talk ({LAST_S:g})")
     parser.add_argument("--out", type=Path, help="file for the results")

@@ -43,7 +43,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be made."""
 
     url: str
-    """The voice webhook, query string included."""
+    """The voice webhook, query string included; several, separated by spaces, are called in turns."""
     calls: int
     per_s: float = 10.0
     """Calls that begin in a second."""
@@ -165,7 +165,8 @@ class Lines:
         await asyncio.gather(*placing)
 
     async def _place(self, number: int) -> None:
-        dial = Dial(voice_url=self._load.url, call_sid=new_call_sid())
+        urls = self._load.url.split()
+        dial = Dial(voice_url=urls[number % len(urls)], call_sid=new_call_sid())
         try:
             document = await ask(dial, RedirectVerb(dial.voice_url, "POST"), "ringing", "voice webhook")
             (verb,) = [verb for verb in document.verbs if isinstance(verb, ConnectVerb)]
@@ -219,7 +220,7 @@ async def _main(load: Load) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the load that the options describe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True, help="the voice webhook")
+    parser.add_argument("--url", required=True, help="the voice webhook, or several, separated by spaces")
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--per-s", type=float, default=10.0, help="calls that begin in a second (10)")
     parser.add_argument("--last-s", type=float, default=20.0, help="how long all of them talk (20)")

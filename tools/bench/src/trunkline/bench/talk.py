@@ -22,8 +22,8 @@ _QUIET_S: Final = 0.3
 """The agent has finished when nothing has played for so long."""
 _INTERRUPTS_S: Final = 0.6
 """How far into an answer a caller speaks in between."""
-_GAP_S: Final = 0.005
-"""Shorter gaps in the agent's audio are the generator's own grain."""
+_GAP_S: Final = 0.02
+"""Shorter gaps in the agent's audio than a frame nobody hears."""
 _PATIENCE_S: Final = 8.0
 
 
