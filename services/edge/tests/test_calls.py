@@ -429,7 +429,7 @@ class TestTheEnd:
     def test_of_one_edge_can_be_the_beginning_of_another_on_the_same_port(self, edge_rig):
         async def story():
             async with edge_rig() as old:
-                placed = asyncio.create_task(old.good_call(1.5))
+                placed = asyncio.create_task(old.good_call(4.0))
                 await old.until(lambda: old.mind.held)
                 async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
                     draining = asyncio.create_task(old.edge.drain())
