@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.errors import ProtocolError
 
 from trunkline.bus import Bus
 from trunkline.bus.frames import FrameClient
@@ -41,6 +42,17 @@ def test_every_frame_is_taken_once_and_in_order_however_the_stream_is_cut(said, 
 
     asyncio.run(story())
     assert heard == [(line[1], line[3]) for line in said if not isinstance(line, bytes) and line[0] == AUDIO]
+
+
+@pytest.mark.parametrize("line", [b"MSG m.a\r\n", b"MSG m.a 7 x\r\n", b"MSG m.a 7\r\n"])
+def test_a_line_that_is_none_is_told_as_nats_py_tells_it(line):
+    async def story():
+        client = FrameClient()
+        client.takers[AUDIO] = print
+        await client._ps.parse(b"MSG m.a 7 1\r\na\r\n" + line)
+
+    with pytest.raises(ProtocolError):
+        asyncio.run(story())
 
 
 def test_a_taker_that_fails_harms_no_later_frame(caplog):

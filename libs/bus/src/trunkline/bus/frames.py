@@ -85,8 +85,8 @@ class _FrameParser(Parser):
             if line_end < 0:
                 return at, False  # nats-py knows what to do with half a line
             words = read[at + len(_MSG) : line_end].split(b" ")
-            take = takers.get(words[1])
-            if take is None:
+            take = takers.get(words[1]) if len(words) > 2 else None  # subject, number, maybe a reply address, size
+            if take is None or not words[-1].isdigit():
                 return at, False
             begin = line_end + len(_LINE_END)
             end = begin + int(words[-1])
