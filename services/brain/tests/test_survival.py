@@ -463,6 +463,28 @@ def test_whoever_hands_a_call_over_records_nothing_of_its_end(url):
     run(url, story)
 
 
+def test_a_tool_that_runs_on_ends_in_order_before_its_call_is_forgotten(url, tmp_path):
+    async def story(made):
+        first = await made.hire(tmp_path)
+        call = await made.call()
+        await call.claim(first)
+        await call.says("book")
+        await made.booking.begun.wait()
+        ((_, session),) = made.brains[0]._worker.sessions()
+        release = Release(call=call.call, epoch=1, reason="handed-over", goes_on=True)
+        await call.bus.request(subjects.release(first), release, 3)
+        session.forget()
+        assert vars(session)
+        made.booking.may_end.set()
+        async with asyncio.timeout(5):
+            while vars(session):
+                await asyncio.sleep(0.01)
+
+    run(url, story)
+    told = [msgspec.json.decode(line)["what"] for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]
+    assert told.count("tool-done") == 1
+
+
 def test_what_was_said_and_run_is_in_the_journal(url, tmp_path):
     async def story(made):
         first, second = await made.hire(tmp_path), await made.hire(tmp_path)
