@@ -35,8 +35,8 @@ BOUND_MS: Final = 450.0
 """The 99th percentile of the response that both have to keep: 200 ms of it are silence that both wait for."""
 
 
-async def peer(load: Load, python: Path) -> Column:
-    """Run Pipecat under `load`, a process on every processor."""
+async def peer(load: Load, python: Path, *, equal: bool = False) -> Column:
+    """Run Pipecat under `load`, a process on every processor; `equal`: with a voice detector as eager as ours."""
     ports = free_ports(os.cpu_count() or 1)
     bots = [
         await asyncio.create_subprocess_exec(
@@ -44,6 +44,7 @@ async def peer(load: Load, python: Path) -> Column:
             *("-m", "tools.bench.peers.pipecat_load_bot", "--port", str(port)),
             cwd=pipecat_env.ROOT,
             stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **({"BENCH_EQUAL_VAD": "1"} if equal else {})},
         )
         for port in ports
     ]
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=int, nargs="+", default=[4, 10, 20, 30, 40], help="calls at once with Pipecat")
     parser.add_argument("--ours", type=int, nargs="+", default=[10, 100, 200, 300], help="calls at once with Trunkline")
+    parser.add_argument("--equal", type=int, nargs="+", default=[10], help="and with a voice detector as eager as ours")
     parser.add_argument("--last-s", type=float, default=LAST_S, help=f"how long all of them talk ({LAST_S:g})")
     parser.add_argument("--out", type=Path, help="file for the results")
     options = parser.parse_args(argv)
@@ -94,12 +96,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns.append(asyncio.run(peer(Load(url="", calls=calls, last_s=options.last_s), python)))
     theirs = outcome_of(f"Pipecat {pipecat_env.VERSION}", columns)
     columns = []
+    for calls in options.equal:
+        print(f"Pipecat with an equal detector, {calls} calls ...", flush=True)
+        columns.append(asyncio.run(peer(Load(url="", calls=calls, last_s=options.last_s), python, equal=True)))
+    as_eager = outcome_of(f"Pipecat {pipecat_env.VERSION}, equal detector", columns)
+    columns = []
     for calls in options.ours:
         print(f"Trunkline, {calls} calls ...", flush=True)
         load = Load(url="", calls=calls, per_s=20.0, last_s=options.last_s)
         columns.append(asyncio.run(measure(load, {}, platform_environ(dict(os.environ)))))
     ours = outcome_of("Trunkline", columns)
-    for outcome in (theirs, ours):
+    for outcome in (theirs, as_eager, ours):
         show(f"{outcome.what}: {outcome.machine}", outcome.columns)
     most, theirs_most = within(ours.columns), within(theirs.columns)
     if most is not None and theirs_most is not None:
@@ -107,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{what}: {column.calls} calls within {BOUND_MS:g} ms (p99), {column.ours:.3f} % of a core each")
         print(f"that is {theirs_most.ours / most.ours:.1f} times as many calls per core")
     if options.out is not None:
-        write([ours, theirs], options.out)
+        write([ours, theirs, as_eager], options.out)
         draw([ours, theirs], options.out.with_suffix(".svg"))
 
 

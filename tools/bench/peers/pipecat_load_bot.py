@@ -5,10 +5,12 @@
     out/peers/pipecat/bin/python -m tools.bench.peers.pipecat_load_bot --port 8000
 
 As `pipecat_bot`, but turns begin and end by voice activity alone (no model judges whether the caller has finished),
-after the same 200 ms of silence that the agent ``bench`` waits for; the mind answers at once with the same twelve
+after the same 200 ms of silence that the agent ``bench`` waits for (with BENCH_EQUAL_VAD=1 voice is also believed in as
+soon, and from the same probability on); the mind answers at once with the same twelve
 words, the voice with the same two seconds of one tone. Metrics are off, as they are by default.
 """
 
+import os
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -31,6 +33,9 @@ from tools.bench.peers.pipecat_bot import CountingMind, Parts, application, serv
 
 ANSWER: Final = "This answer has twelve words and is given to you at once."
 SILENCE_S: Final = 0.2
+EQUAL: Final = "BENCH_EQUAL_VAD"
+"""Variable: set, the detector is as eager as that of agent ``bench``, not as Pipecat's defaults have it."""
+OUR_VAD: Final = VADParams(confidence=0.5, start_secs=0.096, stop_secs=SILENCE_S, min_volume=0.0)
 _AT: Final = np.arange(2 * tones.RATE_HZ) / tones.RATE_HZ
 TONE: Final = (8_000 * np.sin(2 * np.pi * 440 * _AT)).astype("<i2").tobytes()
 
@@ -79,7 +84,8 @@ def parts() -> Parts:
     strategies = UserTurnStrategies(
         start=[VADUserTurnStartStrategy()], stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=0.0)]
     )
-    analyzer = SileroVADAnalyzer(params=VADParams(stop_secs=SILENCE_S))
+    params = OUR_VAD if os.environ.get(EQUAL) else VADParams(stop_secs=SILENCE_S)
+    analyzer = SileroVADAnalyzer(params=params)
     user = LLMUserAggregatorParams(vad_analyzer=analyzer, user_turn_strategies=strategies)
     return Parts(InstantTranscriber(), InstantMind(), ToneVoice(), user)
 
