@@ -173,6 +173,7 @@ class Spare:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._watching: asyncio.Task[None] | None = None
+        self._given: asyncio.Task[Link] | None = None
         self._begin()
 
     async def take(self) -> Link:
@@ -188,7 +189,9 @@ class Spare:
         elif self._opening.cancelled() or self._opening.exception() is not None or not self._opening.result().alive:
             self._begin()
         # Whoever gives up waiting for it leaves it to the next sentence.
-        link = await asyncio.shield(self._opening)
+        opening = self._opening
+        link = await asyncio.shield(opening)
+        self._given = opening
         self._begin()
         return link
 
@@ -211,7 +214,9 @@ class Spare:
     def _opened(self, opening: asyncio.Task[Link]) -> None:
         if opening.cancelled() or opening.exception() is not None:
             return
-        if opening is self._opening:
+        if opening is self._given:
+            pass  # it was taken in the moment in which it was there, before it could be watched
+        elif opening is self._opening:
             self._watching = asyncio.create_task(self._watch(opening.result()), name="elevenlabs watching")
         else:
             opening.result().abort()
