@@ -20,16 +20,15 @@ from pipecat.audio.vad.vad_analyzer import VADParams
 from pipecat.frames.frames import Frame, TranscriptionFrame, TTSAudioRawFrame
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregatorParams
-from pipecat.services.settings import STTSettings, TTSSettings
+from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
-from pipecat.services.tts_service import TTSService
 from pipecat.turns.user_start import VADUserTurnStartStrategy
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.utils.time import time_now_iso8601
 
 from tools.bench.peers import tones
-from tools.bench.peers.pipecat_bot import CountingMind, Parts, application, serve
+from tools.bench.peers.pipecat_bot import CountingMind, Parts, TonesVoice, application, serve
 
 ANSWER: Final = "This answer has twelve words and is given to you at once."
 SILENCE_S: Final = 0.2
@@ -62,16 +61,8 @@ class InstantMind(CountingMind):
         await self._say(ANSWER)
 
 
-class ToneVoice(TTSService):
+class ToneVoice(TonesVoice):
     """Two seconds of tone for every sentence, at once."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            push_start_frame=True,
-            push_stop_frames=True,
-            sample_rate=tones.RATE_HZ,
-            settings=TTSSettings(model=None, voice=None, language=None),
-        )
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Yield the tone."""

@@ -54,7 +54,7 @@ class FrameClient(Client):
         if take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
-            hand_over(take, subject, data)
+            _hand_over(take, subject, data)
 
 
 class _FrameParser(Parser):
@@ -92,12 +92,12 @@ class _FrameParser(Parser):
             end = begin + int(words[-1])
             if end + len(_LINE_END) > len(read):
                 return at, True
-            hand_over(take, words[0], read[begin:end])
+            _hand_over(take, words[0], read[begin:end])
             at = end + len(_LINE_END)
         return at, at == len(read)
 
 
-def hand_over(take: OnFrame, subject: bytes, data: bytes) -> None:
+def _hand_over(take: OnFrame, subject: bytes, data: bytes) -> None:
     """Call `take`; what it raises harms no later frame."""
     try:
         take(subject.decode(), data)

@@ -2,8 +2,8 @@
 
 A general runtime pays for generality in every run: it puts the recurrent weights together anew, and treats each call's
 four time steps as an image of its own. Here every layer is one matrix product over the whole batch, which costs four
-tenths of it (tools/bench/vad_runtime.py); tests hold it against the model file itself, run by ONNX's reference
-evaluator.
+tenths of it at fifty calls and more (tools/bench/vad_runtime.py); tests hold it against the model file itself, run by
+ONNX's reference evaluator.
 
 Layers, of 288 samples (the last 32 of the block before, then 256 new ones): reflected padding by 32; a Fourier
 transform as a product with 65 cosines and 65 sines, 128 samples wide, every 64; four convolutions of width 3; one LSTM

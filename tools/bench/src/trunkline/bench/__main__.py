@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         outcome = msgspec.structs.replace(outcome, churn=asyncio.run(measure(load, options.workers, environ)))
         show("calls that come and go", [outcome.churn] if outcome.churn is not None else [])
     if options.startup:
-        outcome = msgspec.structs.replace(outcome, startup_s=startups_s(environ))
+        outcome = msgspec.structs.replace(outcome, startup_s=asyncio.run(startups_s(environ)))
         print("\nfrom start to readiness, s: " + ", ".join(f"{a} {b:.2f}" for a, b in outcome.startup_s.items()))
     for line in moved(before, columns):
         print(f"moved: {line}")

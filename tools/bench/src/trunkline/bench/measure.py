@@ -5,7 +5,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -129,11 +129,10 @@ async def observe(load: Load, subject: Subject) -> Column:
     return _column(load, subject, _DECODER.decode(out), idle, (before, after), samples)
 
 
-class _Look:
-    def __init__(self, readings: dict[str, Reading], told: Told, at_s: float) -> None:
-        self.readings = readings
-        self.told = told
-        self.at_s = at_s
+class _Look(NamedTuple):
+    readings: dict[str, Reading]
+    told: Told
+    at_s: float
 
 
 async def _sample(subject: Subject, window_s: float) -> list[tuple[float, dict[str, Reading]]]:

@@ -87,31 +87,26 @@ def cpu_s(pid: int) -> float:
 
 
 def pids_of(dev: Devserver) -> dict[str, list[int]]:
-    """Return the processes of every service, with those they started, and the bus where it is embedded."""
-    children, names = _processes()
+    """Return the processes of every service, with those they started."""
+    children = _children()
 
     def below(pid: int) -> list[int]:
         return [pid, *(found for child in children.get(pid, []) for found in below(child))]
 
-    found = {service: [pid for child in dev.processes(service) for pid in below(child.pid)] for service in SERVICES}
-    if dev.embedded:
-        found[BUS] = [pid for pid in below(os.getpid()) if names.get(pid, "").startswith(BUS)]
-    return found
+    return {service: [pid for child in dev.processes(service) for pid in below(child.pid)] for service in SERVICES}
 
 
 def _rss_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20
 
 
-def _processes() -> tuple[dict[int, list[int]], dict[int, str]]:
+def _children() -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 stat = (entry / "stat").read_text()
             except OSError:
                 continue
-            names[int(entry.name)] = stat[stat.index("(") + 1 : stat.rindex(")")]
             children.setdefault(int(stat.rsplit(")", 1)[1].split()[1]), []).append(int(entry.name))
-    return children, names
+    return children

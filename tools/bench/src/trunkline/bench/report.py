@@ -37,7 +37,7 @@ def outcome_of(what: str, columns: list[Column]) -> Outcome:
     return Outcome(
         what=what,
         date=datetime.now(UTC).date().isoformat(),
-        command=" ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=" ".join(["python", *sys.orig_argv[1:]]),
         machine=f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}",
         columns=columns,
     )

@@ -1,16 +1,14 @@
 """How long a service takes from its start to its readiness: what scaling out has to wait for."""
 
 import os
+import signal
 import statistics
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Final
 
-from trunkline.bench.platform import SERVICES
+from trunkline.devserver.child import Child
+from trunkline.devserver.services import SERVICES, ServiceSpec
 from trunkline.testing.nats_server import run_nats
 from trunkline.testing.ports import free_ports
 
@@ -18,45 +16,25 @@ _TIMES: Final = 5
 _GIVE_UP_S: Final = 30.0
 
 
-def startups_s(environ: Mapping[str, str]) -> dict[str, float]:
+async def startups_s(environ: Mapping[str, str]) -> dict[str, float]:
     """Start every service some times, alone; return the median of each, seconds.
 
     Raises:
-        RuntimeError: one does not become ready.
+        StartFailed: one does not become ready.
     """
     with run_nats() as server:
-        return {
-            service: statistics.median(
-                _start(service, {**environ, "TRUNKLINE_NATS_URL": server.url}) for _ in range(_TIMES)
-            )
-            for service in SERVICES
-        }
+        given = {**os.environ, **environ, "TRUNKLINE_NATS_URL": server.url}
+        return {spec.name: statistics.median([await _start(spec, given) for _ in range(_TIMES)]) for spec in SERVICES}
 
 
-def _start(service: str, environ: dict[str, str]) -> float:
-    (port,) = free_ports(1)
-    variable = f"TRUNKLINE_{service.upper()}_{'PORT' if service == 'edge' else 'HTTP_PORT'}"
+async def _start(spec: ServiceSpec, environ: Mapping[str, str]) -> float:
+    health, carriers = free_ports(2)
+    given = {**environ, spec.port_variable: str(health), "TRUNKLINE_EDGE_PORT": str(carriers)}
     began = time.monotonic()
-    process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", f"trunkline.{service}"],
-        env={**os.environ, **environ, variable: str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    child = await Child.start(spec.name, spec.module, given, health, lambda _name, _line: None)
     try:
-        while not _ready(port):
-            if process.poll() is not None or time.monotonic() - began > _GIVE_UP_S:
-                raise RuntimeError(f"{service} does not become ready")
-            time.sleep(0.005)
+        await child.until_ready(_GIVE_UP_S)
         return time.monotonic() - began
     finally:
-        process.terminate()
-        process.wait()
-
-
-def _ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+        child.signal(signal.SIGTERM)
+        await child.wait()
