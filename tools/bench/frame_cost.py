@@ -26,7 +26,7 @@ import numpy as np
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.bench.platform import cpu_s
-from trunkline.bus import Bus
+from trunkline.bus import Address, Bus
 from trunkline.edge.twilio import TwilioStream
 from trunkline.proto.frame import (
     AudioChunk,
@@ -133,7 +133,7 @@ def hops() -> list[Row]:
 _SUBSCRIBER: Final = """
 import asyncio, sys, resource
 import nats
-from trunkline.bus import Bus
+from trunkline.bus import Address, Bus
 from trunkline.proto.frame import unpack_media
 from trunkline.runtime.loop import new_event_loop
 
@@ -178,6 +178,7 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
     receiver.stdout.readline()
     bus = await Bus.connect(url, name="bench", on_lost=print)
     pcm = bytes(FRAME_BYTES)
+    addresses = [Address(f"media.bench.c{call}") for call in range(calls)]
     loop = asyncio.get_running_loop()
     server_before, before = cpu_s(server_pid), time.process_time()
     due, sent = loop.time(), 0
@@ -185,7 +186,7 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
         call = sent % calls
         frame = pack_media(frame_of(pcm, sent))
         if kind == "lane":
-            bus.media.gather(f"media.bench.c{call}", frame)
+            bus.media.gather(addresses[call], sent, frame)
         else:
             await bus.media.client.publish(f"media.bench.c{call}", frame)
         sent += 1

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from trunkline.bus import Bus
+from trunkline.bus import Address, Bus
 from trunkline.bus.frames import FrameClient
 from trunkline.testing.nats_server import run_nats
 
@@ -85,9 +85,10 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
                 await bus.media.watch_unheard(unheard.append)
                 await bus.media.flush()
                 sent = [(f"media.me.{number % 7}", number.to_bytes(4, "big") * 85) for number in range(2_000)]
-                for subject, data in sent:
-                    assert bus.media.gather(subject, data)
-                assert bus.media.gather("media.nobody.a", b"", bus.media.reply_to("a-1-2"))
+                addresses = [Address(f"media.me.{number}") for number in range(7)]
+                for number, (_, data) in enumerate(sent):
+                    assert bus.media.gather(addresses[number % 7], number, data)
+                assert bus.media.gather(Address("media.nobody.a", bus.media.reply_to("a-1-")), 2, b"")
                 while len(heard) < len(sent) or not unheard:
                     await asyncio.sleep(0.005)
             assert heard == sent
@@ -95,7 +96,7 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
             assert bus.media.counts["sent"] == len(sent) + 1
         finally:
             await bus.close()
-        assert not bus.media.gather("media.me.0", b"late")
+        assert not bus.media.gather(addresses[0], 0, b"late")
         assert lost.empty()
 
     with run_nats(jetstream=False) as server:

@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from trunkline.audio.g711 import pcm16_to_mulaw
+from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.bus import Bus, Unservable, Worker, ensure_events_stream
 from trunkline.edge import __main__ as edge_main
 from trunkline.edge.settings import EdgeSettings
@@ -105,7 +105,11 @@ class Ears(Stage):
         self.frames[subjects.last_token(subject)].append(unpack_media(data))
 
     def heard(self, call):
-        return b"".join(frame.payload for frame in self.frames[call])
+        """Return the caller's samples, PCM16."""
+        return b"".join(
+            mulaw_to_pcm16(frame.payload) if frame.codec is Codec.MULAW else frame.payload
+            for frame in self.frames[call]
+        )
 
 
 class Voice(Stage):

@@ -58,7 +58,7 @@ class TestAGoodCall:
                 await rig.until(lambda: rig.facts(call) and isinstance(rig.facts(call)[-1], CallEnded))
                 frames = whole(rig, call, recording)
                 assert not frames[-1].flags & Flag.REPLAY
-                assert {(f.codec, f.sample_rate_hz, f.epoch) for f in frames} == {(Codec.PCM16, 8000, 1)}
+                assert {(f.codec, f.sample_rate_hz, f.epoch) for f in frames} == {(Codec.MULAW, 8000, 1)}
                 tone = recording.right[recording.right != 0]
                 assert len(tone) == 8 * rig.voice.tone_ms
                 assert recording.warnings == ()
@@ -119,11 +119,15 @@ class TestAGoodCall:
 
         asyncio.run(story())
 
-    def test_may_carry_mulaw_through_the_bus(self, edge_rig):
+    @pytest.mark.parametrize(
+        ("settings", "form"), [({}, (Codec.MULAW, 160)), ({"EDGE_MEDIA_CODEC": "pcm16"}, (Codec.PCM16, 320))]
+    )
+    def test_carries_audio_through_the_bus_as_it_came_or_decoded(self, edge_rig, settings, form):
         async def story():
-            async with edge_rig(EDGE_MEDIA_CODEC="mulaw") as rig:
-                call, _ = await rig.good_call(0.3)
-                assert {(f.codec, len(f.payload)) for f in rig.ears.frames[call]} == {(Codec.MULAW, 160)}
+            async with edge_rig(**settings) as rig:
+                call, recording = await rig.good_call(0.3)
+                frames = whole(rig, call, recording)
+                assert {(frame.codec, len(frame.payload)) for frame in frames} == {form}
 
         asyncio.run(story())
 

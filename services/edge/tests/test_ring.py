@@ -11,13 +11,13 @@ pytestmark = pytest.mark.unit
 
 
 def test_frames_are_numbered_from_zero():
-    ring = Ring(1_000)
+    ring = Ring(250)
     assert [ring.push(at, b"ab").seq for at in range(3)] == [0, 1, 2]
     assert ring.next_seq == 3
 
 
 def test_replay_begins_where_it_is_asked_to():
-    ring = Ring(1_000)
+    ring = Ring(250)
     for at in range(5):
         ring.push(at, b"ab")
     assert [kept.seq for kept in ring.since(Seq(3))] == [3, 4]
@@ -25,32 +25,25 @@ def test_replay_begins_where_it_is_asked_to():
 
 
 def test_replay_from_what_is_forgotten_begins_with_the_oldest():
-    ring = Ring(6)
+    ring = Ring(3)
     for at in range(5):
         ring.push(at, b"ab")
     assert [kept.seq for kept in ring.since(Seq(0))] == [2, 3, 4]
 
 
 def test_replay_from_the_future_is_empty():
-    ring = Ring(6)
+    ring = Ring(3)
     assert ring.since(Seq(0)) == ()
     ring.push(0, b"ab")
     assert ring.since(Seq(1)) == ()
 
 
-def test_five_seconds_of_pcm16_are_250_frames():
-    ring = Ring(8000 * 2 * 5)
-    for at in range(1_000):
-        ring.push(at, bytes(320))
-    assert len(ring.since(Seq(0))) == 250
-
-
-@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1), st.integers(0, 100), st.integers(0, 200))
-def test_what_is_kept_is_the_unbroken_newest_end(payloads, since, span):
-    ring = Ring(span)
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1), st.integers(0, 100), st.integers(0, 50))
+def test_what_is_kept_is_the_unbroken_newest_end(payloads, since, most):
+    ring = Ring(most)
     for at, payload in enumerate(payloads):
         ring.push(at, payload)
     everything = ring.since(Seq(0))
     assert [kept.payload for kept in everything] == payloads[len(payloads) - len(everything) :]
-    assert len(everything) == 1 or sum(len(kept.payload) for kept in everything) <= span
+    assert len(everything) == min(len(payloads), max(1, most))
     assert list(ring.since(Seq(since))) == [kept for kept in everything if kept.seq >= since]

@@ -30,15 +30,14 @@ class Caller:
     def __init__(self, detector, blocks, *, bad=None):
         self.call = "call"
         self.row = detector.join()
+        self.cadence = None
         self.left = blocks
         self.heard = []
         self._bad = bad
 
-    @property
-    def ready(self):
-        return self.left > 0
-
     def block(self):
+        if not self.left:
+            return None
         self.left -= 1
         if self._bad == "raises in block":
             raise RuntimeError("trouble with this call")
@@ -47,6 +46,8 @@ class Caller:
     def judged(self, block, probability):
         assert 0 <= probability <= 1
         self.heard.append(block.position)
+        if self.left:
+            self.cadence.attend(self)
         if self._bad == "raises in judged":
             raise RuntimeError("trouble with this call")
 
@@ -57,6 +58,7 @@ def cadence_with(*backlogs, clock=None, bad=None):
     cadence = Cadence(detector, clock or FrozenClock(), metrics)
     callers = [Caller(detector, blocks, bad=bad if n == 0 else None) for n, blocks in enumerate(backlogs)]
     for caller in callers:
+        caller.cadence = cadence
         cadence.attend(caller)
     return cadence, callers, metrics
 

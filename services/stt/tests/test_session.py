@@ -132,9 +132,9 @@ class Call:
     def hear(self, *probabilities):
         """Deliver frames and have their blocks judged as told."""
         for probability in probabilities:
-            while not self.hearing.ready:
+            while (block := self.hearing.block()) is None:
                 self.frame()
-            self.hearing.judged(self.hearing.block(), probability)
+            self.hearing.judged(block, probability)
 
     def frame(self, epoch=4, payload=b"\1\0" * 160):
         frame = MediaFrame(Codec.PCM16, 8_000, 0, epoch, self.seq, T0_US + self.seq * 20_000, payload)
@@ -309,7 +309,7 @@ def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
         call = await Call().begin()
         while not call.metrics.frames["broken"]:
             call.frame()
-        assert not call.hearing.ready
+        assert call.hearing.block() is None
         await call.cadence.beat()
         call.hear(*SPEECH)
         assert call.told == [SpeechStarted]

@@ -98,7 +98,7 @@ class Worker:
         await self.catch_up()
 
     async def catch_up(self):
-        while self.hearing.ready:
+        while self.hearing._intake.ready:
             await self.cadence.beat()
 
     async def die(self):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from trunkline.providers.errors import Unavailable
+from trunkline.stt.endpointing import LEAD_BLOCKS
 from trunkline.stt.intake import BLOCK_BYTES
 from trunkline.stt.vad import VoiceDetector
 
@@ -52,6 +53,23 @@ def test_a_row_that_is_used_again_remembers_nothing(voice):
         row = detector.join()
         assert [detector.probabilities([row], [block])[0] for block in blocks_of(pcm)] == pytest.approx(alone(pcm))
         detector.leave(row)
+
+
+def test_blocks_heard_anew_at_once_are_heard_as_one_after_the_other(voice):
+    blocks = blocks_of(voice.say("hello i would like to book a table"))
+    one_by_one, at_once = VoiceDetector(3), VoiceDetector(3)
+    for detector in (one_by_one, at_once):
+        other, row = detector.join(), detector.join()
+        detector.probabilities([other, row], [blocks[20], blocks[30]])  # what is to be forgotten, and what is not
+    begun, going_on = blocks[8 : 8 + LEAD_BLOCKS], blocks[8 + LEAD_BLOCKS :]
+    one_by_one.reset(row)
+    expected = [one_by_one.probabilities([row], [block])[0] for block in begun]
+    assert at_once.hear_anew(row, begun) == pytest.approx(expected, abs=1e-5)
+    for block in going_on:
+        both = at_once.probabilities([other, row], [block, block])
+        assert both == pytest.approx(one_by_one.probabilities([other, row], [block, block]), abs=1e-4)
+    assert at_once.hear_anew(row, []) == []
+    assert at_once.probabilities([row], blocks[:1]) == pytest.approx(alone(blocks[0]), abs=1e-5)
 
 
 def test_a_full_detector_says_so():

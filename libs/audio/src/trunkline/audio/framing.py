@@ -19,6 +19,8 @@ class Framer:
 
     def push(self, data: bytes) -> list[bytes]:
         """Return the frames that `data` completes, oldest first; often none."""
+        if len(data) == self._next_bytes == self._frame_bytes and not self._rest:
+            return [data]
         held = self._rest + data if self._rest else data
         frames: list[bytes] = []
         start = 0

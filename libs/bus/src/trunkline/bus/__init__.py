@@ -12,6 +12,7 @@ from trunkline.bus.doubt import Doubt
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
 from trunkline.bus.event_log import SETTLED_S, EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
+from trunkline.bus.frames import Address
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outbox import BACK_S
@@ -21,6 +22,7 @@ from trunkline.bus.worker import CallSession, Worker
 __all__ = [
     "BACK_S",
     "SETTLED_S",
+    "Address",
     "Bus",
     "BusError",
     "BusTimeout",

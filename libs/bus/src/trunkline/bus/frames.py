@@ -10,7 +10,8 @@ against nats-py's own way.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import Final
 
 from nats.aio.client import Client
@@ -20,8 +21,28 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 log = logging.getLogger("trunkline.bus.frames")
 
 OnFrame = Callable[[str, bytes], None]
-_MSG: Final = b"MSG "
+_MSG: Final = re.compile(rb"MSG ([^ \r]+) ([^ \r]+) (?:[^ \r]+ )?(\d+)\r\n")
+"""Subject, number of the subscription, maybe a reply address, size. Half a line is for nats-py, which knows what to do."""
 _LINE_END: Final = b"\r\n"
+
+
+class Address:
+    """Where the frames of a call go.
+
+    Args:
+        subject: of them all.
+        reply: how the reply address of each begins; its number follows. Empty, they have none.
+    """
+
+    def __init__(self, subject: str, reply: str = "") -> None:
+        self._begin = f"PUB {subject} {reply}".encode()
+        self._replies = bool(reply)
+
+    def message(self, number: int, data: bytes) -> bytes:
+        """Return the whole message that publishes `data`, frame `number`."""
+        if self._replies:
+            return b"%b%d %d\r\n%b\r\n" % (self._begin, number, len(data), data)
+        return b"%b%d\r\n%b\r\n" % (self._begin, len(data), data)
 
 
 class FrameClient(Client):
@@ -38,14 +59,9 @@ class FrameClient(Client):
         subscription = await self.subscribe(subject, cb=_never)
         self.takers[b"%d" % subscription._id] = take  # noqa: SLF001 - there is no other name for it
 
-    async def publish_frames(self, frames: Iterable[tuple[str, bytes, str]]) -> None:
-        """Send subject, data and reply address (or none) of many messages at once."""
-        parts: list[bytes] = []
-        for subject, data, reply in frames:
-            parts.append(f"PUB {subject} {reply} {len(data)}\r\n".encode())
-            parts.append(data)
-            parts.append(_LINE_END)
-        await self._send_command(b"".join(parts))
+    async def publish_frames(self, messages: list[bytes]) -> None:
+        """Send many messages, made by `Address.message`, at once."""
+        await self._send_command(b"".join(messages))
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
 
@@ -79,20 +95,17 @@ class _FrameParser(Parser):
 
     def _take_frames(self, read: bytes) -> tuple[int, bool]:
         """Return how much of `read` was frames, and whether what follows is nothing or the beginning of one."""
-        at, takers = 0, self._takers
-        while read.startswith(_MSG, at):
-            line_end = read.find(_LINE_END, at)
-            if line_end < 0:
-                return at, False  # nats-py knows what to do with half a line
-            words = read[at + len(_MSG) : line_end].split(b" ")
-            take = takers.get(words[1]) if len(words) > 2 else None  # subject, number, maybe a reply address, size
-            if take is None or not words[-1].isdigit():
+        at, length, takers = 0, len(read), self._takers
+        while message := _MSG.match(read, at):
+            subject, number, size = message.groups()
+            take = takers.get(number)
+            if take is None:
                 return at, False
-            begin = line_end + len(_LINE_END)
-            end = begin + int(words[-1])
-            if end + len(_LINE_END) > len(read):
+            begin = message.end()
+            end = begin + int(size)
+            if end + len(_LINE_END) > length:
                 return at, True
-            _hand_over(take, words[0], read[begin:end])
+            _hand_over(take, subject, read[begin:end])
             at = end + len(_LINE_END)
         return at, at == len(read)
 

@@ -21,7 +21,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from trunkline.bus.errors import BusUnavailable
-from trunkline.bus.frames import FrameClient, OnFrame
+from trunkline.bus.frames import Address, FrameClient, OnFrame
 
 OnUnheard = Callable[[str], None]
 
@@ -44,7 +44,7 @@ class MediaLane:
         """How often the connection broke. What was sent last before that may have got no further than the socket."""
         self._inbox = ""
         self._on_back: list[Callable[[], None]] = []
-        self._gathered: list[tuple[str, bytes, str]] = []
+        self._gathered: list[bytes] = []
         self._shipping: asyncio.Task[None] | None = None
         self._ships_at = 0.0
 
@@ -80,8 +80,8 @@ class MediaLane:
         self.counts["sent"] += 1
         return True
 
-    def gather(self, subject: str, data: bytes, reply: str = "") -> bool:
-        """Publish a frame in one write with those of other calls, none sooner than `GATHER_S` after the one before.
+    def gather(self, address: Address, number: int, data: bytes) -> bool:
+        """Publish frame `number` of a call in one write with those of others, `GATHER_S` or more after the one before.
 
         Return False when it was dropped.
 
@@ -95,7 +95,7 @@ class MediaLane:
         if not client.is_connected:
             self.counts["dropped_disconnected"] += 1
             return False
-        self._gathered.append((subject, data, reply))
+        self._gathered.append(address.message(number, data))
         if self._shipping is None:
             self._shipping = asyncio.create_task(self._ship(), name="media-lane")
         return True

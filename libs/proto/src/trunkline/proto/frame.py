@@ -28,8 +28,12 @@ from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
 
 VERSION: Final = 1
 MAX_PAYLOAD_BYTES: Final = 65_536
+_ORIGIN = struct.Struct("<BBHII")
 _MEDIA = struct.Struct("<BBHIIIQ")
 _AUDIO = struct.Struct("<BBHIIIQII")
+SEQ_AND_CAPTURED: Final = struct.Struct("<IQ")
+"""What follows the origin of a media frame and, alone in its header, is another for each."""
+ORIGIN_BYTES: Final = _ORIGIN.size
 MEDIA_HEADER_BYTES: Final = _MEDIA.size
 AUDIO_HEADER_BYTES: Final = _AUDIO.size
 
@@ -88,10 +92,18 @@ class AudioChunk(NamedTuple):
 _CODECS: Final = {1: Codec.PCM16, 2: Codec.MULAW}
 
 
+def pack_origin(codec: Codec, sample_rate_hz: int, flags: int, epoch: Epoch) -> bytes:
+    """Return how all frames of a call begin, for as long as none of these changes: 12 bytes.
+
+    A media frame is its origin, its `SEQ_AND_CAPTURED`, and its samples.
+    """
+    return _ORIGIN.pack(VERSION, codec, sample_rate_hz, flags, epoch)
+
+
 def pack_media(frame: MediaFrame) -> bytes:
     """Return the wire form of `frame`."""
     codec, rate, flags, epoch, seq, at, payload = frame
-    return _MEDIA.pack(VERSION, codec, rate, flags, epoch, seq, at) + payload
+    return pack_origin(codec, rate, flags, epoch) + SEQ_AND_CAPTURED.pack(seq, at) + payload
 
 
 def unpack_media(data: bytes) -> MediaFrame:

@@ -140,7 +140,7 @@ class Call:
         self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
         rate_hz = started.sample_rate_hz
         first = Seq(0) if past is None else past.first_seq
-        self._ring = Ring(rate_hz * on_bus.bytes_per_sample * settings.replay_ms // 1000, first)
+        self._ring = Ring(settings.replay_ms // FRAME_MS, first)
         self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic, self._journal)
         self._committed = int(first) - 1
         pool = Pool(self._bus, facilities.liveness, clock, self._metrics, settings.claim_timeout_ms / 1000)

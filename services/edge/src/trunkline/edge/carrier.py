@@ -29,10 +29,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """Caller audio in the codec of `Started`, of any length; `timestamp_ms` is the carrier's own count."""
+    """Caller audio in the codec of `Started`, of any length."""
 
     payload: bytes
-    timestamp_ms: int
 
 
 class Digit(msgspec.Struct, frozen=True):

@@ -15,18 +15,16 @@ from trunkline.proto.ids import Seq
 class Kept(msgspec.Struct, frozen=True, gc=False):
     """A frame as it will be sent again. Hundreds of each call are kept: the collector need not walk them."""
 
-    seq: Seq
+    seq: int
     captured_us: int
     payload: bytes
 
 
 class Ring:
-    """Frames with consecutive seqs, of which the newest `span_bytes` are kept (but always the last one)."""
+    """Frames with consecutive seqs, of which the newest `most` are kept (but always the last one)."""
 
-    def __init__(self, span_bytes: int, first: Seq = Seq(0)) -> None:  # noqa: B008 - a NewType makes nothing
-        self._span_bytes = span_bytes
-        self._frames: deque[Kept] = deque()
-        self._bytes = 0
+    def __init__(self, most: int, first: Seq = Seq(0)) -> None:  # noqa: B008 - a NewType makes nothing
+        self._frames: deque[Kept] = deque(maxlen=max(1, most))
         self._first = first
         self._next = int(first)
 
@@ -42,15 +40,12 @@ class Ring:
 
     def push(self, captured_us: int, payload: bytes) -> Kept:
         """Number `payload` and keep it."""
-        kept = Kept(Seq(self._next), captured_us, payload)
+        kept = Kept(self._next, captured_us, payload)
         self._next += 1
         self._frames.append(kept)
-        self._bytes += len(payload)
-        while self._bytes > self._span_bytes and len(self._frames) > 1:
-            self._bytes -= len(self._frames.popleft().payload)
         return kept
 
-    def since(self, seq: Seq) -> Sequence[Kept]:
+    def since(self, seq: int) -> Sequence[Kept]:
         """Return the frames from `seq` on, oldest first; from the oldest kept if `seq` is forgotten already."""
         if not self._frames:
             return ()

@@ -29,8 +29,8 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bearer token for placing calls."""
     default_agent: str = "restaurant"
     """Who answers when neither webhook nor stream names an agent."""
-    media_codec: Literal["pcm16", "mulaw"] = "pcm16"
-    """How caller audio travels on the bus."""
+    media_codec: Literal["pcm16", "mulaw"] = "mulaw"
+    """How caller audio travels on the bus: as Twilio sends it, or decoded at the edge."""
     capacity: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Calls at once; further ones are refused with close code 1013."""
     start_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0

@@ -43,7 +43,6 @@ Reason = Literal[
     "unknown-event",
     "bad-field",
     "bad-base64",
-    "bad-number",
     "bad-digit",
     "empty-media",
     "other-track",
@@ -94,12 +93,11 @@ class _Start(_Event, tag="start"):
 
 
 class _MediaBody(msgspec.Struct, gc=False):
-    timestamp: str
     payload: bytes  # msgspec decodes base64 strictly, in the same pass
     track: str = "inbound"
 
 
-class _Media(_Event, tag="media"):
+class _Media(_Event, tag="media", gc=False):
     stream_sid: str
     media: _MediaBody
 
@@ -211,11 +209,9 @@ class TwilioStream:
             return self._ignored("wrong-stream-sid", "media of another stream")
         if media.track != "inbound":
             return self._ignored("other-track", "only the inbound track is taken")
-        if not (media.timestamp.isascii() and media.timestamp.isdigit()):
-            return self._ignored("bad-number", "media.timestamp is no string of digits")
         if not media.payload:
             return self._ignored("empty-media", "media.payload is empty")
-        return Frame(media.payload, int(media.timestamp))
+        return Frame(media.payload)
 
     def _step(self, said: _Said) -> CarrierEvent | None:
         live = self._state is State.LIVE

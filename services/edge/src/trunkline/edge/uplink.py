@@ -12,18 +12,17 @@ until it is heard. When the connection breaks it goes back a little as well; who
 from collections import Counter
 from typing import Final
 
-from trunkline.bus import MediaLane
+from trunkline.bus import Address, MediaLane
 from trunkline.edge.ring import Kept, Ring
 from trunkline.proto import subjects
-from trunkline.proto.frame import Codec, Flag, MediaFrame, pack_media
+from trunkline.proto.frame import SEQ_AND_CAPTURED, Codec, Flag, pack_origin
 from trunkline.proto.ids import CallId, Epoch, Seq, WorkerId
 from trunkline.runtime.journal import Journal
 
 SOCKET_FRAMES: Final = 10
 """So many frames may be lost with a connection that breaks, sent but not arrived; they are sent again."""
-_NO_FLAGS = int(Flag.NONE)
-_REPLAY = int(Flag.REPLAY)
 _SILENT = Journal()
+_NOWHERE = Address("")
 
 
 class Uplink:
@@ -45,10 +44,12 @@ class Uplink:
         self._codec = codec
         self._rate_hz = sample_rate_hz
         self._traffic = traffic
-        self._subject = ""
-        self._reply = ""
+        self._connected = False
+        self._address = _NOWHERE
+        self._live = self._replayed = b""
+        """How frames begin that go out as they come, and those from the ring."""
         self._epoch = Epoch(0)
-        self._since = self._due = Seq(0)
+        self._since = self._due = 0
         self._unheard = False
         self._in_a_row = 0
         self._breaks = lane.breaks
@@ -58,32 +59,35 @@ class Uplink:
         kept = self._ring.push(captured_us, payload)
         if not self._unheard:
             self._in_a_row = 0
-        if not self._subject:
+        if not self._connected:
             return
         if self._breaks != self._lane.breaks:
             self._breaks = self._lane.breaks
-            self._due = max(self._since, Seq(self._due - SOCKET_FRAMES))
+            self._due = max(self._since, self._due - SOCKET_FRAMES)
         if self._due == kept.seq:
-            self._send(kept, _NO_FLAGS)
+            self._send(kept, self._live)
         else:
             self._catch_up()
 
     def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
         """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
-        self._subject, self._epoch, self._due = subjects.media(worker, call), epoch, since
+        self._connected, self._epoch, self._due = True, epoch, since
         self._call, self._since = call, since
-        self._reply = self._lane.reply_to(f"{call}-{epoch}-")
+        self._address = Address(subjects.media(worker, call), self._lane.reply_to(f"{call}-{epoch}-"))
+        self._live, self._replayed = (
+            pack_origin(self._codec, self._rate_hz, flags, epoch) for flags in (Flag.NONE, Flag.REPLAY)
+        )
         self._unheard = False
         self._in_a_row = 0
         self._catch_up()
 
     def disconnect(self) -> None:
         """Keep frames, send none."""
-        self._subject = ""
+        self._connected = False
 
     def unheard(self, epoch: Epoch, seq: Seq) -> int:
         """Take note that nobody listened when the frame `seq` was sent in `epoch`; return how often in a row by now."""
-        if epoch != self._epoch or not self._subject:
+        if epoch != self._epoch or not self._connected:
             return 0
         self._traffic["frames_unheard"] += 1
         self._due = min(self._due, seq)
@@ -97,19 +101,21 @@ class Uplink:
         if behind:
             self._traffic["frames_forgotten"] += behind[0].seq - self._due
         for kept in behind[:1] if probing else behind:
-            if not self._send(kept, _REPLAY):
+            if not self._send(kept, self._replayed):
                 return
             self._traffic["frames_replayed"] += 1
 
-    def _send(self, kept: Kept, flags: int) -> bool:
+    def _send(self, kept: Kept, origin: bytes) -> bool:
         """Send one frame and move the pointer behind it; return whether there is any point in sending the next."""
-        seq, epoch = kept.seq, self._epoch
-        frame = MediaFrame(self._codec, self._rate_hz, flags, epoch, seq, kept.captured_us, kept.payload)
-        if not self._lane.gather(self._subject, pack_media(frame), f"{self._reply}{seq}"):
+        seq = kept.seq
+        if not self._lane.gather(
+            self._address, seq, origin + SEQ_AND_CAPTURED.pack(seq, kept.captured_us) + kept.payload
+        ):
             return False
         if self._journal.on:
-            self._journal.note("frame", self._call, epoch=epoch, seq=seq, replay=flags & _REPLAY)
-        self._due = Seq(seq + 1)
+            replay = int(origin is self._replayed)
+            self._journal.note("frame", self._call, epoch=self._epoch, seq=seq, replay=replay)
+        self._due = seq + 1
         return True
 
 

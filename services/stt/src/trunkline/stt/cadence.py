@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 from trunkline.proto.ids import CallId
 from trunkline.runtime.clock import Clock
-from trunkline.stt.intake import BLOCK_BYTES, Block
+from trunkline.stt.endpointing import BLOCK_SAMPLES
+from trunkline.stt.intake import BLOCK_BYTES, Block, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 
@@ -40,17 +41,12 @@ class Listener(Protocol):
         """Its row in the detector."""
         ...
 
-    @property
-    def ready(self) -> bool:
-        """Whether it has a block."""
-        ...
-
-    def block(self) -> Block:
-        """Give the next block; called only while `ready`."""
+    def block(self) -> Block | None:
+        """Give the next block, as it came; None when there is none any more."""
         ...
 
     def judged(self, block: Block, probability: float) -> None:
-        """Take the detector's word on `block`."""
+        """Take the detector's word on `block`, now PCM16; attend again if there is another."""
         ...
 
 
@@ -66,8 +62,8 @@ class Cadence:
         self._failed: set[Listener] = set()
 
     def attend(self, listener: Listener) -> None:
-        """Judge `listener` at the next beat: it has a block."""
-        if listener not in self._failed:
+        """Judge one block of `listener` in the next round."""
+        if listener not in self._ready and listener not in self._failed:
             self._ready[listener] = None
             self._work.set()
 
@@ -101,7 +97,8 @@ class Cadence:
                 return
 
     def _judge(self, listeners: list[Listener]) -> None:
-        batch: list[tuple[Listener, Block]] = []
+        batch: list[Listener] = []
+        blocks: list[Block] = []
         for listener in listeners:
             try:
                 block = self._block_of(listener)
@@ -110,31 +107,29 @@ class Cadence:
                 self._set_aside(listener)
             else:
                 if block is not None:
-                    batch.append((listener, block))
+                    batch.append(listener)
+                    blocks.append(block)
         if not batch:
             return
         began = self._clock.monotonic()
-        rows = [listener.row for listener, _ in batch]
-        probabilities = self._detector.probabilities(rows, [block.pcm for _, block in batch])
+        samples = pcm16_of(blocks)
+        probabilities = self._detector.probabilities([listener.row for listener in batch], samples)
         self._metrics.judged(len(batch), self._clock.monotonic() - began)
-        for (listener, block), probability in zip(batch, probabilities, strict=True):
+        for listener, block, pcm, probability in zip(batch, blocks, samples, probabilities, strict=True):
             try:
-                listener.judged(block, probability)
+                listener.judged(Block(block.position, pcm), probability)
             except Exception:  # as above
                 log.exception("call no longer heard", extra={"call": listener.call})
                 self._set_aside(listener)
 
     def _block_of(self, listener: Listener) -> Block | None:
-        """Return the next block of `listener`; None when it left, or has none any more, and so leaves the list."""
+        """Take `listener` off the list and return its block; None when it left, or has none any more."""
         if listener not in self._ready:
             return None
-        # Asked here, not when it got on the list: an overfull backlog is dropped in between.
-        if not listener.ready:
-            del self._ready[listener]
-            return None
+        del self._ready[listener]
         block = listener.block()
-        if len(block.pcm) != BLOCK_BYTES:
-            raise ValueError(f"a block of {len(block.pcm)} bytes, not {BLOCK_BYTES}, would spoil the whole batch")
+        if block is not None and len(block.audio) not in (BLOCK_SAMPLES, BLOCK_BYTES):
+            raise ValueError(f"a block of {len(block.audio)} bytes would spoil the whole batch")
         return block
 
     def _set_aside(self, listener: Listener) -> None:

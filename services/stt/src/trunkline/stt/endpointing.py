@@ -98,16 +98,19 @@ class _State(Enum):
     FADING = auto()
 
 
+_QUIET, _RISING, _SPEAKING, _FADING = _State
+
+
 class Endpointing:
     """The machine for one call. Feed it every block, in order."""
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+        self._threshold = rules.threshold
         self._low = max(rules.threshold - HYSTERESIS, MIN_LOW)
         self._min_speech = samples_of_ms(rules.min_speech_ms)
         self._silence = samples_of_ms(rules.silence_ms)
         self._longest = samples_of_ms(rules.max_utterance_ms)
-        self._state = _State.QUIET
+        self._state = _QUIET
         self._start = 0
         self._stop = 0
         self._judged = 0
@@ -115,41 +118,38 @@ class Endpointing:
     @property
     def open(self) -> bool:
         """Whether an utterance is under way."""
-        return self._state in (_State.SPEAKING, _State.FADING)
+        return self._state in (_SPEAKING, _FADING)
 
     @property
     def voiced(self) -> bool:
         """Whether the last block counted as voice."""
-        return self._state in (_State.RISING, _State.SPEAKING)
+        return self._state in (_RISING, _SPEAKING)
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is under way, nor about to be."""
-        return self._state is _State.QUIET
+        return self._state is _QUIET
 
     def hear(self, position: int, probability: float) -> Verdict:
         """Take the block that begins at sample `position` and is voice with `probability`."""
         end = self._judged = position + BLOCK_SAMPLES
-        match self._state:
-            case _State.QUIET:
-                if probability < self._rules.threshold:
-                    return None
-                self._start = position
-                return self._rise(end)
-            case _State.RISING:
-                if probability < self._low:
-                    self._state = _State.QUIET
-                    return None
-                return self._rise(end)
-            case _State.SPEAKING:
-                voiced = probability >= self._low
-            case _State.FADING:
-                voiced = probability >= self._rules.threshold
+        state = self._state
+        if state is _QUIET:
+            if probability < self._threshold:
+                return None
+            self._start = position
+            return self._rise(end)
+        if state is _RISING:
+            if probability < self._low:
+                self._state = _QUIET
+                return None
+            return self._rise(end)
+        voiced = probability >= (self._low if state is _SPEAKING else self._threshold)
         if voiced:
-            self._state = _State.SPEAKING
+            self._state = _SPEAKING
             self._stop = end
         else:
-            self._state = _State.FADING
+            self._state = _FADING
             if end - self._stop >= self._silence:
                 return self._end(forced=False)
         return self._end(forced=True) if end - self._start >= self._longest else None
@@ -158,19 +158,19 @@ class Endpointing:
         """End what is open: no more of this audio will come."""
         if self.open:
             return self._end(forced=True)
-        self._state = _State.QUIET
+        self._state = _QUIET
         return None
 
     def _rise(self, end: int) -> Onset | None:
         self._stop = end
         if end - self._start < self._min_speech:
-            self._state = _State.RISING
+            self._state = _RISING
             return None
-        self._state = _State.SPEAKING
+        self._state = _SPEAKING
         return Onset(self._utterance, self._start)
 
     def _end(self, *, forced: bool) -> End:
-        self._state = _State.QUIET
+        self._state = _QUIET
         return End(self._utterance, self._stop, self._judged, forced)
 
     @property

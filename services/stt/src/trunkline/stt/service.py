@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from trunkline.bus import Bus, CallSession, EventLog, Unservable, Worker
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Stt
-from trunkline.proto.ids import CallId, new_worker_id
+from trunkline.proto.ids import new_worker_id
 from trunkline.proto.messages import Claim
 from trunkline.providers import prices
 from trunkline.providers.errors import Misconfigured, Unusable
@@ -67,6 +67,7 @@ class SttService:
         )
         self._strained = Strained(chassis.lag, self._health.states, "no recogniser can be asked")
         self._hearing: dict[str, CallHearing] = {}
+        """By the subject of their audio."""
         self._tasks: list[asyncio.Task[None]] = []
         self.worker = Worker(
             bus,
@@ -115,7 +116,7 @@ class SttService:
 
     def on_frame(self, subject: str, data: bytes) -> None:
         """Hand a frame to its call."""
-        hearing = self._hearing.get(subjects.last_token(subject))
+        hearing = self._hearing.get(subject)
         if hearing is None:
             self._metrics.frames["unclaimed"] += 1
         else:
@@ -139,8 +140,9 @@ class SttService:
         except BaseException:
             await hearing.close("not-opened", goes_on=False)
             raise
-        self._hearing[claim.call] = hearing
-        return _Held(hearing, self._hearing)
+        subject = subjects.media(self.worker.worker, claim.call)
+        self._hearing[subject] = hearing
+        return _Held(hearing, subject, self._hearing)
 
     def _lender(self, agent: str, choice: Stt) -> Lender:
         async def lend(on_heard: OnHeard) -> tuple[SttStream, SttCapabilities]:
@@ -192,14 +194,15 @@ class SttService:
 class _Held:
     """A call as the worker holds it: closing it also ends the look-up of its frames."""
 
-    def __init__(self, hearing: CallHearing, calls: dict[str, CallHearing]) -> None:
+    def __init__(self, hearing: CallHearing, subject: str, calls: dict[str, CallHearing]) -> None:
         self._hearing = hearing
+        self._subject = subject
         self._calls = calls
 
     async def close(self, reason: str, *, goes_on: bool) -> None:
         """Let the call go."""
-        if self._calls.get(self._hearing.call) is self._hearing:
-            del self._calls[CallId(self._hearing.call)]
+        if self._calls.get(self._subject) is self._hearing:
+            del self._calls[self._subject]
         await self._hearing.close(reason, goes_on=goes_on)
 
     async def rest(self) -> None:

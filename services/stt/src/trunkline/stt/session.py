@@ -171,6 +171,20 @@ class CallHearing:
 
     def on_frame(self, data: bytes) -> None:
         """Take a frame off the bus."""
+        intake, shared = self._intake, self._shared
+        if intake.follow(data):
+            shared.metrics.frames[Taken.KEPT] += 1
+        elif not self._take(data):
+            return
+        if not intake.newest % _FRAMES_PER_SAMPLE and intake.live_us:
+            shared.metrics.arrived(shared.clock.wall() - intake.live_us / 1e6)
+        if shared.journal.on:
+            shared.journal.note("heard", self.call, epoch=self._claim.epoch, seq=intake.newest)
+        if intake.ready:
+            shared.cadence.attend(self)
+
+    def _take(self, data: bytes) -> bool:
+        """Take a frame that is not just the next one; return whether it was kept."""
         frames = self._shared.metrics.frames
         gaps = self._intake.gaps
         try:
@@ -182,46 +196,38 @@ class CallHearing:
                 log.warning(
                     "malformed frame; further ones are counted only", extra={"call": self.call, "why": str(error)}
                 )
-            return
+            return False
         frames[taken] += 1
-        if taken is Taken.KEPT and not self._intake.newest % _FRAMES_PER_SAMPLE and (sent := self._intake.live_us):
-            self._shared.metrics.arrived(self._shared.clock.wall() - sent / 1e6)
         if self._intake.gaps != gaps:
             frames["missing"] += self._intake.gaps - gaps
         if taken is Taken.BROKEN:
             self._broke_off()
-        journal = self._shared.journal
-        if journal.on and (taken is Taken.KEPT or taken is Taken.BROKEN):
-            journal.note("heard", self.call, epoch=self._claim.epoch, seq=self._intake.newest)
-        if self._intake.ready:
-            self._shared.cadence.attend(self)
+        return taken is Taken.KEPT or taken is Taken.BROKEN
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is a block to judge."""
-        return self._intake.ready
-
-    def block(self) -> Block:
-        """Return the next block."""
+    def block(self) -> Block | None:
+        """Return the next block, as it came; None when there is none."""
         return self._intake.block()
 
     def judged(self, block: Block, probability: float) -> None:
-        """Go on with `block`, which is voice with `probability`."""
+        """Go on with `block`, PCM16, which is voice with `probability`."""
         stream = self._stream
         if stream is None:
             return
+        if self._intake.ready:
+            self._shared.cadence.attend(self)
         self._recent.append(block)
         endpointing = self._endpointing
         verdict = endpointing.hear(block.position, probability)
-        stream.push(block.pcm, voiced=endpointing.voiced)
+        stream.push(block.audio, voiced=endpointing.voiced)
         self._unbilled += 1
         if self._unbilled >= _BLOCKS_PER_BILL:
             self._tell_usage()
-        match verdict:
-            case Onset() as onset:
-                self._on_onset(onset, stream)
-            case End() as end:
-                self._on_end(end, stream)
+        if verdict is None:
+            return
+        if isinstance(verdict, Onset):
+            self._on_onset(verdict, stream)
+        else:
+            self._on_end(verdict, stream)
 
     def _broke_off(self) -> None:
         self._shared.detector.reset(self.row)
@@ -244,7 +250,7 @@ class CallHearing:
         )
         # What belonged to the utterance before must not be heard twice.
         first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-        stream.begin(onset.utterance, b"".join(block.pcm for block in self._recent if block.position >= first))
+        stream.begin(onset.utterance, b"".join(block.audio for block in self._recent if block.position >= first))
 
     def _on_end(self, end: End, stream: Relay) -> None:
         utterance = self._utterances[end.utterance]
@@ -263,14 +269,13 @@ class CallHearing:
     def _begin_anew(self, end: End) -> int:
         """Have the detector hear from now on what a successor would, as it would; return where that begins to hear."""
         detector, row = self._shared.detector, self.row
-        detector.reset(row)
+        lead = [block for block in self._recent if block.position >= end.lead]
         successor = Endpointing(self._rules)
-        for block in self._recent:
-            if block.position >= end.lead:
-                successor.hear(block.position, detector.probabilities([row], [block.pcm])[0])
-                if not successor.quiet:  # it would take the rest of this utterance for another
-                    detector.reset(row)
-                    return end.judged
+        for block, probability in zip(lead, detector.hear_anew(row, [block.audio for block in lead]), strict=True):
+            successor.hear(block.position, probability)
+            if not successor.quiet:  # it would take the rest of this utterance for another
+                detector.reset(row)
+                return end.judged
         return end.lead
 
     def on_heard(self, heard: Heard) -> None:

@@ -101,17 +101,21 @@ class Network:
         self._spectrum = np.zeros((most, 1 + _STEPS + 1, _BINS), np.float32)
         self._encoded = np.zeros((most, 1 + _STEPS, 128), np.float32)
         self._cell_in = np.zeros((most, 2 * UNITS), np.float32)
+        self._seen = (
+            _windows(self._padded, _STEPS, _WINDOW // 2, _WINDOW),
+            _windows(self._spectrum, _STEPS, _BINS, 3 * _BINS),
+            _windows(self._encoded, _STEPS // 2, 2 * 128, 3 * 128),
+        )
 
-    def run(self, samples: Floats, hidden: Floats, cell: Floats) -> tuple[Floats, Floats, Floats]:
+    def recur(self, features: Floats, hidden: Floats, cell: Floats) -> tuple[Floats, Floats, Floats]:
         """Return how likely each row is voice, and the next `hidden` and `cell`.
 
         Args:
-            samples: [batch, 288], full scale 1.
+            features: [batch, 128], what `encode` found.
             hidden: [batch, 128], zero at the beginning, as `cell`.
             cell: [batch, 128].
         """
-        count = len(samples)
-        features = self._encode(samples, count)
+        count = len(features)
         into, biases = self._weights.cell
         cell_in = self._cell_in[:count]
         cell_in[:, :UNITS] = features
@@ -131,13 +135,20 @@ class Network:
         voiced: Floats = 1.0 / (1.0 + np.exp(-(np.maximum(shown, 0.0) @ weights + bias)))
         return voiced, shown, following
 
-    def _encode(self, samples: Floats, count: int) -> Floats:
+    def encode(self, samples: Floats) -> Floats:
+        """Return the features of blocks, [batch, 128]: what of the network has no memory.
+
+        Args:
+            samples: [batch, 288], full scale 1.
+        """
+        count = len(samples)
         weights = self._weights
+        seen_samples, seen_spectrum, seen_encoded = (windows[:count] for windows in self._seen)
         (first, first_bias), (second, second_bias), (third, third_bias), (last, last_bias) = weights.encoder
         padded = self._padded[:count]
         padded[:, :SAMPLES] = samples
         padded[:, SAMPLES:] = samples[:, -2 : -2 - _PAD : -1]
-        waves = _windows(padded, _STEPS, _WINDOW // 2, _WINDOW) @ weights.basis
+        waves = seen_samples.reshape(-1, _WINDOW) @ weights.basis
         waves *= waves
         waves = waves.reshape(count, _STEPS, 2 * _BINS)
         spectrum = self._spectrum[:count]
@@ -145,20 +156,18 @@ class Network:
         np.add(waves[:, :, :_BINS], waves[:, :, _BINS:], out=loudness)
         np.sqrt(loudness, out=loudness)
         encoded = self._encoded[:count]
-        found = _windows(spectrum, _STEPS, _BINS, 3 * _BINS) @ first
+        found = seen_spectrum.reshape(-1, 3 * _BINS) @ first
         found += first_bias
         np.maximum(found.reshape(count, _STEPS, 128), 0.0, out=encoded[:, 1:])
-        found = _rectified(_windows(encoded, _STEPS // 2, 2 * 128, 3 * 128) @ second, second_bias)
+        found = _rectified(seen_encoded.reshape(-1, 3 * 128) @ second, second_bias)
         found = _rectified(found.reshape(count, 2 * 64) @ third, third_bias)
         return _rectified(found @ last, last_bias)
 
 
 def _windows(rows: Floats, steps: int, stride: int, width: int) -> Floats:
-    """Return what a convolution sees of each row at each step, [batch * steps, width]; widths may overlap."""
-    count, length = len(rows), rows[0].size
-    shape = (count, steps, width)
-    strides = (length * _FLOAT_BYTES, stride * _FLOAT_BYTES, _FLOAT_BYTES)
-    return as_strided(rows, shape, strides, writeable=False).reshape(count * steps, width)
+    """Return a view of what a convolution sees of each row at each step, [batch, steps, width]; widths may overlap."""
+    strides = (rows[0].size * _FLOAT_BYTES, stride * _FLOAT_BYTES, _FLOAT_BYTES)
+    return as_strided(rows, (len(rows), steps, width), strides, writeable=False)
 
 
 def _rectified(sums: Floats, bias: Floats) -> Floats:
