@@ -22,7 +22,7 @@ log = logging.getLogger("trunkline.bus.frames")
 
 OnFrame = Callable[[str, bytes], None]
 _MSG: Final = re.compile(rb"MSG ([^ \r]+) ([^ \r]+) (?:[^ \r]+ )?(\d+)\r\n")
-"""Subject, number of the subscription, maybe a reply address, size. Half a line is for nats-py, which knows what to do."""
+"""Subject, number of the subscription, maybe a reply address, size. Half a line is left to nats-py."""
 _LINE_END: Final = b"\r\n"
 
 
