@@ -71,6 +71,13 @@ def service(**variables: str) -> Iterator[Running]:
         process.communicate()
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+def test_a_process_awaits_its_turn():
+    with service() as echo:
+        echo.wait_ready()
+        assert os.sched_getscheduler(echo.process.pid) == os.SCHED_BATCH
+
+
 def test_a_process_tells_health_metrics_and_statistics():
     with service() as echo:
         echo.wait_ready()

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from trunkline.runtime import http, logs
 from trunkline.runtime.clock import SYSTEM, Clock
 from trunkline.runtime.journal import Journal
-from trunkline.runtime.loop import CollectorPauses, LoopLag, new_event_loop
+from trunkline.runtime.loop import CollectorPauses, LoopLag, await_turns, new_event_loop
 from trunkline.runtime.settings import BaseSettings, HttpSettings, SettingsError, load, unknown
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -170,6 +170,7 @@ def run(name: str, settings_type: type[S], build: Build[S]) -> None:
     logs.configure(name, base.log_level, base.log_format, show_pii=base.log_pii)
     for sentence in unknown((settings_type, HttpSettings), prefix, os.environ):
         logging.getLogger(f"trunkline.{name}").warning("unknown setting", extra={"hint": sentence})
+    await_turns()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_live(name, base, web, settings, build))
     sys.exit(code)

@@ -37,14 +37,19 @@ _RELOAD_S: Final = 5.0
 _RELOADED: Final = "Reloaded server configuration"
 _NOT_RELOADED: Final = "Failed to reload server configuration: "
 
-# PR_SET_PDEATHSIG (1) with SIGKILL, then become the server. A process of its own instead of `preexec_fn`, which may
-# deadlock in a program with threads. The parent may have died before the prctl: its pid is compared afterwards.
+# PR_SET_PDEATHSIG (1) with SIGKILL, and the policy of the services it works with (runtime.loop.await_turns); then become
+# the server. A process of its own instead of `preexec_fn`, which may deadlock in a program with threads. The parent may
+# have died before the prctl: its pid is compared afterwards.
 _DIE_WITH_PARENT: Final = """
 import ctypes, os, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]):
         sys.exit("the parent is gone")
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:
+        pass
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
