@@ -37,9 +37,9 @@ _RELOAD_S: Final = 5.0
 _RELOADED: Final = "Reloaded server configuration"
 _NOT_RELOADED: Final = "Failed to reload server configuration: "
 
-# PR_SET_PDEATHSIG (1) with SIGKILL, and the policy of the services it works with (runtime.loop.await_turns); then become
-# the server. A process of its own instead of `preexec_fn`, which may deadlock in a program with threads. The parent may
-# have died before the prctl: its pid is compared afterwards.
+# PR_SET_PDEATHSIG (1) with SIGKILL, and the policy of the services it works with (runtime.loop.await_turns); then
+# become the server. A process of its own instead of `preexec_fn`, which may deadlock in a program with threads. The
+# parent may have died before the prctl: its pid is compared afterwards.
 _DIE_WITH_PARENT: Final = """
 import ctypes, os, sys
 if sys.platform == "linux":
