@@ -21,7 +21,7 @@ NO_SECRETS = 'publish: { deny: ["secret.>"] }, subscribe: { deny: ["secret.>"] }
 MESSAGE = Release(call=CallId("call-a"), epoch=Epoch(1))
 
 
-async def ignore(_subject: str, _data: bytes) -> None:
+def ignore(_subject: str, _data: bytes) -> None:
     pass
 
 
@@ -123,7 +123,7 @@ def test_a_reconnect_is_quick_and_counts_as_settled_only_after_a_while():
 def test_what_is_said_during_an_outage_reaches_those_who_come_back_later_in_order():
     heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
-    async def hear(subject: str, data: bytes) -> None:
+    def hear(subject: str, data: bytes) -> None:
         heard.put_nowait((subject, data))
 
     async def story(server: NatsServer) -> None:

@@ -242,7 +242,7 @@ def test_somebody_who_only_listens_does_not_keep_the_stream_from_being_made() ->
     async def story(server: NatsServer) -> None:
         async with bus_on(server) as bus:
 
-            async def ignore(_subject: str, _data: bytes) -> None:
+            def ignore(_subject: str, _data: bytes) -> None:
                 pass
 
             await bus.subscribe("events.>", ignore)

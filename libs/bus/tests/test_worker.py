@@ -491,7 +491,7 @@ async def next_beat(one: Stage, wanted: Callable[[Alive], bool]) -> Alive:
     """Wait for a heartbeat like that."""
     beats: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def on_beat(_subject: str, data: bytes) -> None:
+    def on_beat(_subject: str, data: bytes) -> None:
         beats.put_nowait(data)
 
     interest = await one.bus.subscribe(subjects.alive("stt", one.worker.worker), on_beat)

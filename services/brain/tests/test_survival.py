@@ -122,11 +122,17 @@ class Call:
         self.said, self.orders, self.speech = {}, [], []
         self.plays = True
         self.seq = 0
+        self._waiting = asyncio.Queue()
         self._news = asyncio.Condition()
 
     async def watch(self):
-        await self.bus.subscribe(f"call.{self.call}.*", self._on_story)
+        await self.bus.subscribe(f"call.{self.call}.*", lambda *message: self._waiting.put_nowait(message))
         await self.bus.flush()
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self):
+        while True:
+            await self._on_story(*await self._waiting.get())
 
     async def _on_story(self, subject, data):
         topic = subjects.last_token(subject)

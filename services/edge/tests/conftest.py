@@ -112,6 +112,23 @@ class Ears(Stage):
         )
 
 
+def in_order(handle):
+    """Return a plain function whose calls are handled by the coroutine function `handle`, one after the other."""
+    waiting = asyncio.Queue()
+
+    async def work():
+        while True:
+            await handle(*await waiting.get())
+
+    working = asyncio.create_task(work())
+
+    def take(*arguments):
+        assert not working.done()
+        waiting.put_nowait(arguments)
+
+    return take
+
+
 class Voice(Stage):
     """TTS that says a tone of `tone_ms` for every sentence, in chunks, as fast as it can."""
 
@@ -124,7 +141,7 @@ class Voice(Stage):
         self.deaf = False
 
     async def start(self):
-        await self.bus.subscribe(subjects.missed(self.worker.worker), self.on_missed)
+        await self.bus.subscribe(subjects.missed(self.worker.worker), in_order(self.on_missed))
         await self.worker.start()
 
     async def on_missed(self, _subject, data):
@@ -138,7 +155,7 @@ class Voice(Stage):
         async def on_say(_subject, data):
             await self.say(held, codec.decode(codec.SPEAK, data))
 
-        await self.bus.subscribe(subjects.speak(held.claim.call), on_say)
+        await self.bus.subscribe(subjects.speak(held.claim.call), in_order(on_say))
 
     async def say(self, held, say, *, epoch=None):
         count = max(1, self.tone_ms // CHUNK_MS)
@@ -223,10 +240,10 @@ class Rig:
         return self.edge.exchange._metrics
 
     async def watch(self):
-        async def on_story(subject, data):
+        def on_story(subject, data):
             self.stories.append((subject, codec.decode_story(subjects.last_token(subject), data)))
 
-        async def on_event(_subject, data):
+        def on_event(_subject, data):
             self.events.append(codec.decode(codec.EVENT, data))
 
         await self.bus.subscribe(subjects.STORIES, on_story)

@@ -181,7 +181,7 @@ def test_a_call_that_rings_is_told_to_all_workers_before_it_begins(edge_rig):
         async with edge_rig() as rig:
             rung = []
 
-            async def on_ringing(_subject, data):
+            def on_ringing(_subject, data):
                 rung.append(codec.decode(codec.RINGING, data).agent.name)
 
             await rig.bus.subscribe(subjects.RINGING, on_ringing)

@@ -30,7 +30,7 @@ async def telling_on(server, listening):
     bus = await Bus.connect(server.url, name="test", on_lost=lambda _reason: None)
     heard = asyncio.Queue()
 
-    async def hear(_subject, data):
+    def hear(_subject, data):
         heard.put_nowait(codec.decode_story("dtmf", data).at)
 
     try:

@@ -72,16 +72,15 @@ class Caller:
         self.bus, self.call, self.epoch = bus, call, epoch
         self.told = []
         self.reply = None
-        self._ended = asyncio.Condition()
+        self._ended = asyncio.Event()
 
     async def watch(self):
         await self.bus.subscribe(subjects.speech(self.call), self._on_speech)
         await self.bus.flush()
 
-    async def _on_speech(self, _subject, data):
+    def _on_speech(self, _subject, data):
         self.told.append(codec.decode(codec.SPEECH, data))
-        async with self._ended:
-            self._ended.notify_all()
+        self._ended.set()
 
     async def speak(self, pcm, *, first=0, law=Codec.MULAW, fast=False, only_from=0):
         subject = subjects.media(self.reply.worker, self.call)
@@ -97,8 +96,10 @@ class Caller:
             await asyncio.sleep(0 if fast else max(0, began + (n + 1) * FRAME_S - SYSTEM.monotonic()))
 
     async def turns(self, count, within_s=10):
-        async with asyncio.timeout(within_s), self._ended:
-            await self._ended.wait_for(lambda: len(self.of(TurnEnded)) >= count)
+        async with asyncio.timeout(within_s):
+            while len(self.of(TurnEnded)) < count:
+                self._ended.clear()
+                await self._ended.wait()
 
     def of(self, kind):
         return [message for message in self.told if isinstance(message, kind)]

@@ -128,10 +128,10 @@ class Call:
         self.all = []
 
     async def listen(self):
-        async def on_told(_subject, data):
+        def on_told(_subject, data):
             self.told.put_nowait(codec.decode(codec.SPOKEN, data))
 
-        async def on_used(_subject, data):
+        def on_used(_subject, data):
             self.used.put_nowait(codec.decode(codec.USAGE, data))
 
         await self.bus.media.subscribe(subjects.audio_of(self.edge), self.on_audio)

@@ -16,11 +16,11 @@ CALL = "a-call"
 def told(watch, *facts):
     for number, fact in enumerate(facts):
         event = Event(id=str(number), call=CALL, wall_at=0.0, fact=fact)
-        asyncio.run(watch.on_event("events.x", msgspec.json.encode(event)))
+        watch.on_event("events.x", msgspec.json.encode(event))
 
 
 def said(watch, topic, message):
-    asyncio.run(watch.on_story(f"call.{CALL}.{topic}", msgspec.json.encode(message)))
+    watch.on_story(f"call.{CALL}.{topic}", msgspec.json.encode(message))
     return watch.calls[CALL].state
 
 
@@ -63,5 +63,5 @@ def test_nobody_in_that_state_is_waited_for_in_vain():
 
 def test_what_is_no_message_is_passed_over():
     watch = watching()
-    asyncio.run(watch.on_story(f"call.{CALL}.speech", b"{}"))
-    asyncio.run(watch.on_event("events.x", b"nonsense"))
+    watch.on_story(f"call.{CALL}.speech", b"{}")
+    watch.on_event("events.x", b"nonsense")

@@ -8,11 +8,11 @@ what ownership of a call needs.
 from trunkline.bus.calls import CallStore, CallWriter, Stored
 from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
+from trunkline.bus.direct import Address
 from trunkline.bus.doubt import Doubt
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
 from trunkline.bus.event_log import SETTLED_S, EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
-from trunkline.bus.frames import Address
 from trunkline.bus.heartbeat import Heartbeat
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outbox import BACK_S

@@ -146,7 +146,7 @@ class CallStore:
                     await ensure_stream(jetstream, _bucket(self._replicas), SMALLEST_MAX_BYTES)
                     self._made = True
                 headers = {_REVISION: str(revision)}
-                ack = await jetstream.publish(_SUBJECTS + key, data, timeout=timeout_s, headers=headers)
+                stored = await self._bus.storing.publish(_SUBJECTS + key, data, headers, timeout_s)
         except Outdated:
             raise  # it was refused: it is not stored, and will not be
         except BaseException as error:
@@ -162,7 +162,7 @@ class CallStore:
             self._writable = True
             log.info("call states are stored again")
         self._unsure.pop(key, None)
-        return int(ack.seq)
+        return stored
 
     async def _newest(self, subject: str) -> api.RawStreamMsg | None:
         """Ask the bucket's leader, who knows for sure; where there is none just now, any server that has a copy."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -20,16 +20,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
+from trunkline.bus.direct import DirectClient, OnMessage
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
-from trunkline.bus.frames import FrameClient
 from trunkline.bus.media import MediaLane
 from trunkline.bus.outage import WayBack
 from trunkline.bus.outbox import BACK_S, Outbox, Repeats
+from trunkline.bus.storing import Storing
 from trunkline.proto.codec import encode
 
 log = logging.getLogger("trunkline.bus")
 
-OnMessage = Callable[[str, bytes], Awaitable[None]]
 OnRequest = Callable[[bytes], Awaitable[msgspec.Struct | None]]
 OnLost = Callable[[str], None]
 
@@ -53,11 +53,13 @@ _SETTINGS: dict[str, Any] = {
 class Subscription:
     """Interest in a subject; ends with `unsubscribe`."""
 
-    def __init__(self, inner: NatsSubscription) -> None:
+    def __init__(self, client: DirectClient, inner: NatsSubscription) -> None:
+        self._client = client
         self._inner = inner
 
     async def unsubscribe(self) -> None:
         """Stop; messages not handed over yet are dropped. Does nothing when the connection is gone."""
+        self._client.leave(self._inner)
         with contextlib.suppress(nats.errors.Error):
             await self._inner.unsubscribe()
 
@@ -70,14 +72,16 @@ class Subscription:
             await inner._conn._send_unsubscribe(inner._id)  # noqa: SLF001
             await inner._conn.flush(timeout=1)  # noqa: SLF001
             await inner.drain()
+        self._client.leave(inner)
 
 
 class Bus:
     """A process's access to the bus. Made by `connect`."""
 
-    def __init__(self, control: Client, media: FrameClient, on_lost: OnLost) -> None:
+    def __init__(self, control: DirectClient, media: DirectClient, on_lost: OnLost) -> None:
         self.control = control
         self.media = MediaLane(media)
+        self.storing = Storing(control)
         self._outbox = Outbox(self._send_late, MAX_UNSENT_BYTES)
         self._repeats = Repeats()
         self._on_lost = on_lost
@@ -96,7 +100,7 @@ class Bus:
             BusUnavailable: no server answered within `within_s`, or it refused us.
         """
         servers = [part.strip() for part in url.split(",")]
-        control, media = Client(), FrameClient()
+        control, media = DirectClient(), DirectClient()
         bus = cls(control, media, on_lost)
         try:
             async with asyncio.timeout(within_s):
@@ -163,25 +167,26 @@ class Bus:
         except nats.errors.Error as error:
             raise BusUnavailable(f"cannot publish on {subject}: {error}") from error
 
-    async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> Subscription:
-        """Call `on_message` with subject and data of every message, one after the other.
+    async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription:
+        """Call `on_message` with subject and data of every message, as it is read.
 
         What `on_message` raises is logged and harms no later message.
         """
         time, repeats = asyncio.get_running_loop().time, self._repeats
 
-        async def deliver(msg: Msg) -> None:
-            if msg.headers and (outage := msg.headers.get(_AGAIN)):
-                if not repeats.is_news(outage, msg.subject, msg.data, time()):
-                    return
-            else:
-                repeats.heard(msg.subject, msg.data, time())
-            try:
-                await on_message(msg.subject, msg.data)
-            except Exception:
-                log.exception("message dropped", extra={"subject": msg.subject})
+        def deliver(subject: str, data: bytes) -> None:
+            repeats.heard(subject, data, time())
+            on_message(subject, data)
 
-        return Subscription(await self._interest(subject, deliver, queue))
+        def deliver_again(subject: str, data: bytes, headers: Mapping[str, str]) -> None:
+            outage = headers.get(_AGAIN)
+            if outage is None:
+                deliver(subject, data)
+            elif repeats.is_news(outage, subject, data, time()):
+                on_message(subject, data)
+
+        with self._refusals(subject):
+            return Subscription(self.control, await self.control.take(subject, deliver, deliver_again))
 
     async def serve(self, subject: str, on_request: OnRequest, queue: str = "") -> Subscription:
         """Answer requests on `subject`; each is served in a task of its own. None means no answer."""
@@ -199,7 +204,8 @@ class Bus:
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
 
-        return Subscription(await self._interest(subject, accept, queue))
+        with self._refusals(subject):
+            return Subscription(self.control, await self.control.subscribe(subject, queue=queue, cb=accept))
 
     async def request(self, subject: str, message: msgspec.Struct, timeout_s: float) -> bytes:
         """Send `message` and return the first answer.
@@ -258,9 +264,11 @@ class Bus:
         if self.control.pending_data_size + size > MAX_UNSENT_BYTES:
             raise BusUnavailable(f"cannot publish on {subject}: NATS does not take what was sent before")
 
-    async def _interest(self, subject: str, deliver: Callable[[Msg], Awaitable[None]], queue: str) -> NatsSubscription:
+    @staticmethod
+    @contextlib.contextmanager
+    def _refusals(subject: str) -> Iterator[None]:
         try:
-            return await self.control.subscribe(subject, queue=queue, cb=deliver)
+            yield
         except nats.errors.Error as error:
             raise BusUnavailable(f"cannot subscribe to {subject}: {error}") from error
 

@@ -66,7 +66,7 @@ class Edges:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _on_alive(self, subject: str, _data: bytes) -> None:
+    def _on_alive(self, subject: str, _data: bytes) -> None:
         self._heard[WorkerId(subjects.last_token(subject))] = asyncio.get_running_loop().time()
 
     async def _find_orphans(self) -> None:

@@ -206,7 +206,6 @@ class EventLog:
 
     async def _store(self, entry: _Entry) -> None:
         """Return when `entry` is stored, or can never be. One at a time: two in flight could swap places on a retry."""
-        jetstream = self._bus.control.jetstream()
         attempts = 0
         while not self._closed:
             await self._sure()
@@ -218,12 +217,8 @@ class EventLog:
                     # Not left to the 503 of a missing stream: any plain subscriber to events.> would swallow that.
                     await ensure_events_stream(self._bus, replicas=self._replicas)
                     self._stream_made = True
-                await jetstream.publish(
-                    entry.subject,
-                    entry.data,
-                    timeout=_PUBLISH_TIMEOUT_S,
-                    headers={api.Header.MSG_ID.value: entry.id},
-                )
+                headers = {api.Header.MSG_ID.value: entry.id}
+                await self._bus.storing.publish(entry.subject, entry.data, headers, _PUBLISH_TIMEOUT_S)
             except (nats.errors.MaxPayloadError, nats.js.errors.BadRequestError) as error:
                 self.dropped += 1
                 log.error("fact refused", extra={"subject": entry.subject, "why": why(error)})  # noqa: TRY400

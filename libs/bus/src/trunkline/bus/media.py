@@ -20,8 +20,8 @@ from typing import Final
 import nats.errors
 from nats.aio.msg import Msg
 
+from trunkline.bus.direct import Address, DirectClient, OnMessage
 from trunkline.bus.errors import BusUnavailable
-from trunkline.bus.frames import Address, FrameClient, OnFrame
 
 OnUnheard = Callable[[str], None]
 
@@ -37,7 +37,7 @@ _NO_RESPONDERS: Final = "503"
 class MediaLane:
     """Audio over one NATS connection. Made by `Bus`."""
 
-    def __init__(self, client: FrameClient) -> None:
+    def __init__(self, client: DirectClient) -> None:
         self.client = client
         self.counts: Counter[str] = Counter()
         self.breaks = 0
@@ -111,9 +111,9 @@ class MediaLane:
         await self.client.publish_frames(gathered)
         self.counts["sent"] += len(gathered)
 
-    async def subscribe(self, subject: str, on_frame: OnFrame) -> None:
+    async def subscribe(self, subject: str, on_frame: OnMessage) -> None:
         """Call `on_frame` with subject and data of every frame, for good. It must be quick and must not raise."""
-        await self.client.subscribe_frames(subject, on_frame)
+        await self.client.take(subject, on_frame)
 
     async def flush(self) -> None:
         """Wait until the server knows of every subscription made so far.

@@ -10,10 +10,11 @@ from typing import Final, Protocol
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
+from trunkline.bus.direct import DirectClient
 from trunkline.bus.errors import BusUnavailable
+from trunkline.bus.storing import Storing
 from trunkline.proto import subjects
 
 log = logging.getLogger("trunkline.bus.streams")
@@ -35,7 +36,8 @@ AWAY: Final = (nats.errors.Error, TimeoutError, OSError)
 class HasControl(Protocol):
     """What is needed of a `Bus`."""
 
-    control: Client
+    control: DirectClient
+    storing: Storing
 
 
 async def ensure_events_stream(bus: HasControl, *, max_bytes: int = MAX_BYTES, replicas: int = 1) -> None:

@@ -286,7 +286,7 @@ class Worker:
             await self._let_go(release.call, release.reason, goes_on=release.goes_on)
         return Released(known=known)
 
-    async def _on_assigned(self, subject: str, data: bytes) -> None:
+    def _on_assigned(self, subject: str, data: bytes) -> None:
         assigned = codec.decode(codec.ASSIGNED, data)
         if assigned.stage != self._stage or assigned.worker == self.worker:
             return
@@ -365,5 +365,5 @@ class Worker:
         self._begin_closing(call, reason, goes_on=True)
 
 
-async def _hear_nothing(_subject: str, _data: bytes) -> None:
+def _hear_nothing(_subject: str, _data: bytes) -> None:
     """Take a probe: that somebody subscribes is the answer."""

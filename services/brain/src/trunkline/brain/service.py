@@ -191,7 +191,7 @@ class Brain:
             except BusError:
                 self._counts["usage_unsent"] += 1
 
-    async def _on_ringing(self, _subject: str, data: bytes) -> None:
+    def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have a connection ready, unless it would go elsewhere anyway."""
         if self._worker.calls < self._worker.capacity:
             self._roster.ring(codec.decode(codec.RINGING, data).agent)

@@ -264,7 +264,7 @@ class BrainCall:
 
     # --- what happens ----------------------------------------------------------------------------------------------
 
-    async def _on_message(self, subject: str, data: bytes) -> None:
+    def _on_message(self, subject: str, data: bytes) -> None:
         decoder = _HEARD_TOPICS.get(subjects.last_token(subject))
         if decoder is None or self._keeper.deposed:
             return

@@ -305,7 +305,7 @@ class Call:
 
     # --- from the bus -------------------------------------------------------------------------------------------------
 
-    async def _on_story(self, subject: str, data: bytes) -> None:
+    def _on_story(self, subject: str, data: bytes) -> None:
         topic = subjects.last_token(subject)
         if topic not in _TOPICS:
             return

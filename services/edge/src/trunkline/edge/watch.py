@@ -74,7 +74,7 @@ class Watch:
         """Judge nobody any more."""
         await ended(*self._tasks, *self._parting)
 
-    async def _on_alive(self, _subject: str, data: bytes) -> None:
+    def _on_alive(self, _subject: str, data: bytes) -> None:
         try:
             beat = codec.decode(codec.ALIVE, data)
         except BadMessage:

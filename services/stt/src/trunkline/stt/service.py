@@ -156,7 +156,7 @@ class SttService:
 
         return Lender(choice, lend)
 
-    async def _on_ringing(self, _subject: str, data: bytes) -> None:
+    def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""
         if self.worker.calls < self.worker.capacity:
             self._roster.ring(codec.decode(codec.RINGING, data).agent)

@@ -147,13 +147,13 @@ class TtsService:
         if orders is not None:
             await orders.drain()
 
-    async def _on_missed(self, _subject: str, data: bytes) -> None:
+    def _on_missed(self, _subject: str, data: bytes) -> None:
         missed = codec.decode(codec.MISSED, data)
         speech = self.worker.session(missed.call)
         if isinstance(speech, CallSpeech):
             speech.repeat(missed)
 
-    async def _on_ringing(self, _subject: str, data: bytes) -> None:
+    def _on_ringing(self, _subject: str, data: bytes) -> None:
         """A call is about to come: have what it needs ready, unless it would go elsewhere anyway."""
         if self.worker.calls < self.worker.capacity:
             self._roster.ring(codec.decode(codec.RINGING, data).agent)

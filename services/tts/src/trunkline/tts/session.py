@@ -168,7 +168,7 @@ class CallSpeech:
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    async def _on_say(self, _subject: str, data: bytes) -> None:
+    def _on_say(self, _subject: str, data: bytes) -> None:
         try:
             say = codec.decode(codec.SPEAK, data)
         except BadMessage as error:
@@ -181,7 +181,7 @@ class CallSpeech:
             self._refuse(verdict.value, f"utterance {say.utterance} of generation {say.generation}")
         self._means.bell.ring()
 
-    async def _on_assigned(self, _subject: str, data: bytes) -> None:
+    def _on_assigned(self, _subject: str, data: bytes) -> None:
         try:
             assigned = codec.decode(codec.ASSIGNED, data)
         except BadMessage as error:
@@ -191,7 +191,7 @@ class CallSpeech:
             self._floor.follow(assigned.epoch)
             self._means.bell.ring()
 
-    async def _on_interrupt(self, _subject: str, data: bytes) -> None:
+    def _on_interrupt(self, _subject: str, data: bytes) -> None:
         try:
             order = codec.decode(codec.INTERRUPT, data)
         except BadMessage as error:

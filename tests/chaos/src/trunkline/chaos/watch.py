@@ -99,14 +99,14 @@ class Watch:
         self.calls: dict[CallId, Seen] = {}
         self._alive: dict[str, dict[str, float]] = {}
 
-    async def on_story(self, subject: str, data: bytes) -> None:
+    def on_story(self, subject: str, data: bytes) -> None:
         """Take a message of ``call.>``."""
         _, call, topic = subject.split(".")
         with contextlib.suppress(BadMessage):
             if call in self.calls:
                 self.calls[CallId(call)].take(decode_story(topic, data))
 
-    async def on_alive(self, subject: str, _: bytes) -> None:
+    def on_alive(self, subject: str, _: bytes) -> None:
         """Take a heart-beat."""
         _alive, stage, worker = subject.split(".")
         self._alive.setdefault(stage, {})[worker] = SYSTEM.monotonic()
@@ -116,7 +116,7 @@ class Watch:
         now = SYSTEM.monotonic()
         return [worker for worker, t in self._alive.get(stage, {}).items() if now - t < _ALIVE_S]
 
-    async def on_event(self, _: str, data: bytes) -> None:
+    def on_event(self, _: str, data: bytes) -> None:
         """Take a message of ``events.>``."""
         with contextlib.suppress(BadMessage):
             event = decode(EVENT, data)

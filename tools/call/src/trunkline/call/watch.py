@@ -77,13 +77,13 @@ async def watching(url: str, call: CallId, watch: Watch) -> AsyncIterator[None]:
         BusUnavailable: NATS at `url` cannot be reached.
     """
 
-    async def on_story(subject: str, data: bytes) -> None:
+    def on_story(subject: str, data: bytes) -> None:
         try:
             watch.take_story(decode_story(subjects.last_token(subject), data))
         except BadMessage as error:
             log.warning("message not understood", extra={"subject": subject, "error": str(error)})
 
-    async def on_event(subject: str, data: bytes) -> None:
+    def on_event(subject: str, data: bytes) -> None:
         try:
             watch.take_event(decode(EVENT, data))
         except BadMessage as error:

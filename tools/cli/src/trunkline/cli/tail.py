@@ -43,7 +43,7 @@ async def run(options: argparse.Namespace) -> None:
     gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     missed = 0
 
-    async def on_message(subject: str, data: bytes) -> None:
+    def on_message(subject: str, data: bytes) -> None:
         nonlocal missed
         if not _about(subject, options.call):
             return

@@ -1,12 +1,14 @@
 import asyncio
 
+import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
+from nats.js.errors import BadRequestError, NoStreamResponseError
 
 from trunkline.bus import Address, Bus
-from trunkline.bus.frames import FrameClient
+from trunkline.bus.direct import DirectClient
 from trunkline.testing.nats_server import run_nats
 
 pytestmark = pytest.mark.unit
@@ -31,7 +33,7 @@ def test_every_frame_is_taken_once_and_in_order_however_the_stream_is_cut(said, 
     stream, heard = b"".join(map(written, said)), []
 
     async def story():
-        client = FrameClient()
+        client = DirectClient()
         client.takers[AUDIO] = lambda subject, data: heard.append((subject.encode(), data))
         rest = stream
         for cut in cuts:
@@ -47,7 +49,7 @@ def test_every_frame_is_taken_once_and_in_order_however_the_stream_is_cut(said, 
 @pytest.mark.parametrize("line", [b"MSG m.a\r\n", b"MSG m.a 7 x\r\n", b"MSG m.a 7\r\n"])
 def test_a_line_that_is_none_is_told_as_nats_py_tells_it(line):
     async def story():
-        client = FrameClient()
+        client = DirectClient()
         client.takers[AUDIO] = print
         await client._ps.parse(b"MSG m.a 7 1\r\na\r\n" + line)
 
@@ -64,13 +66,13 @@ def test_a_taker_that_fails_harms_no_later_frame(caplog):
         heard.append(data)
 
     async def story():
-        client = FrameClient()
+        client = DirectClient()
         client.takers[AUDIO] = take
         await client._ps.parse(b"MSG m.a 7 1\r\na\r\nMSG m.a 7 3\r\nbad\r\nMSG m.a 7 1\r\nb\r\n")
 
     asyncio.run(story())
     assert heard == [b"a", b"b"]
-    assert "frame dropped" in caplog.text
+    assert "message dropped" in caplog.text
 
 
 @pytest.mark.integration
@@ -100,4 +102,63 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
         assert lost.empty()
 
     with run_nats(jetstream=False) as server:
+        asyncio.run(story(server.url))
+
+
+@pytest.mark.integration
+def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_time():
+    async def story(url):
+        speaker, heard = DirectClient(), []
+        bus = await Bus.connect(url, name="test", on_lost=print)
+        await speaker.connect(url)
+        try:
+            subscription = await bus.subscribe("said.*", lambda subject, data: heard.append((subject, data)))
+            await bus.flush()
+            for number in range(50):
+                headers = {"Again": "outage"} if number % 3 == 0 else {"Other": "thing"} if number % 3 == 1 else None
+                await speaker.publish(f"said.{number}", b"%d" % number, headers=headers)
+            await speaker.flush()
+            async with asyncio.timeout(10):
+                while len(heard) < 50:
+                    await asyncio.sleep(0.005)
+            assert heard == [(f"said.{number}", b"%d" % number) for number in range(50)]
+            await subscription.drain()
+            await speaker.publish("said.late", b"")
+            await speaker.flush()
+            await bus.flush()
+            assert len(heard) == 50
+            assert not bus.control.takers
+        finally:
+            await speaker.close()
+            await bus.close()
+
+    with run_nats(jetstream=False) as server:
+        asyncio.run(story(server.url))
+
+
+@pytest.mark.integration
+def test_storing_tells_where_it_is_stored_and_why_it_is_not():
+    async def story(url):
+        bus = await Bus.connect(url, name="test", on_lost=print)
+        try:
+            with pytest.raises(NoStreamResponseError):
+                await bus.storing.publish("kept.a", b"1", {}, 2.0)
+            await bus.control.jetstream().add_stream(name="KEPT", subjects=["kept.*"], max_msg_size=100)
+            numbers = [bus.storing.publish(f"kept.{n}", b"%d" % n, {"Nats-Msg-Id": str(n)}, 2.0) for n in range(20)]
+            assert sorted(await asyncio.gather(*numbers)) == list(range(1, 21))
+            assert await bus.storing.publish("kept.3", b"3", {"Nats-Msg-Id": "3"}, 2.0) == 4
+            stale = {"Nats-Expected-Last-Subject-Sequence": "7"}
+            with pytest.raises(BadRequestError) as refused:
+                await bus.storing.publish("kept.3", b"3", stale, 2.0)
+            assert refused.value.err_code == 10_071
+            with pytest.raises(BadRequestError):
+                await bus.storing.publish("kept.big", bytes(200), {}, 2.0)
+            with pytest.raises(nats.errors.TimeoutError):
+                await bus.storing.publish("kept.4", b"4", {}, 0.0)
+            message = await bus.control.jetstream().get_msg("KEPT", seq=4)
+            assert (message.subject, message.data) == ("kept.3", b"3")
+        finally:
+            await bus.close()
+
+    with run_nats() as server:
         asyncio.run(story(server.url))

@@ -1,0 +1,70 @@
+"""Publishing to JetStream: a message, and the word that it is stored.
+
+As ``JetStreamContext.publish`` of nats-py, but the answer is read in place and waited for with one future: a third of
+the time. https://docs.nats.io/nats-concepts/jetstream/headers
+"""
+
+import asyncio
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+
+from trunkline.bus.direct import DirectClient
+
+
+class _Answer(msgspec.Struct, gc=False):
+    seq: int = 0
+    error: dict[str, Any] | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class Storing:
+    """Publishes over `client`, for all who store something in this process."""
+
+    def __init__(self, client: DirectClient) -> None:
+        self._client = client
+        self._inbox = ""
+        self._numbers = count()
+        self._awaited: dict[str, asyncio.Future[bytes]] = {}
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
+        """Publish and return the sequence number under which the message is stored.
+
+        Raises:
+            nats.js.errors.NoStreamResponseError: no stream takes `subject`, or JetStream is away.
+            nats.js.errors.APIError: the stream refused it.
+            nats.errors.TimeoutError: no answer within `timeout_s`; it may be stored.
+            nats.errors.Error: it could not be sent.
+        """
+        if not self._inbox:
+            inbox = self._client.new_inbox()
+            await self._client.take(f"{inbox}.*", self._on_answer)
+            self._inbox = inbox
+        number = str(next(self._numbers))
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._awaited[number] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=dict(headers))
+                word = await answer
+        except TimeoutError:
+            raise nats.errors.TimeoutError from None
+        finally:
+            del self._awaited[number]
+        if not word:  # nobody listens, which is told in a header alone
+            raise nats.js.errors.NoStreamResponseError
+        found = _ANSWER.decode(word)
+        if found.error is not None:
+            raise nats.js.errors.APIError.from_error(found.error)
+        return found.seq
+
+    def _on_answer(self, subject: str, data: bytes) -> None:
+        answer = self._awaited.get(subject[subject.rfind(".") + 1 :])
+        if answer is not None and not answer.done():
+            answer.set_result(data)
