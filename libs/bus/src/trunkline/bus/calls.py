@@ -129,14 +129,13 @@ class CallStore:
         """
         subject, seq = f"{_SUBJECTS}*{_subject(f'any{suffix}').removeprefix(f'{_SUBJECTS}any')}", 1
         while True:
-            try:
-                async with self._bounded("cannot list the calls", REQUEST_TIMEOUT_S) as jetstream:
-                    found = await jetstream.get_msg(_STREAM, seq=seq, subject=subject, next=True)
-            except nats.js.errors.NotFoundError:
+            async with self._bounded("cannot list the calls", REQUEST_TIMEOUT_S):
+                kept = await self._bus.storing.next_of(_STREAM, seq, subject, REQUEST_TIMEOUT_S)
+            if kept is None:
                 return
-            seq = (found.seq or 0) + 1
-            if not _is_marker(found):
-                yield str(found.subject).removeprefix(_SUBJECTS), _stored(found)
+            seq = kept.seq + 1
+            if not any(name.encode() in kept.hdrs for name in _MARKERS):
+                yield kept.subject.removeprefix(_SUBJECTS), Stored(kept.data, kept.seq)
 
     async def _publish(self, key: str, data: bytes, revision: int) -> int:
         timeout_s = REQUEST_TIMEOUT_S if self._made else FIRST_TIMEOUT_S

@@ -1,7 +1,8 @@
-"""Publishing to JetStream: a message, and the word that it is stored.
+"""What a process asks of JetStream again and again: to store a message, and for the next one that is stored.
 
-As ``JetStreamContext.publish`` of nats-py, but the answer is read in place and waited for with one future: a third of
-the time. https://docs.nats.io/nats-concepts/jetstream/headers
+As ``JetStreamContext.publish`` and ``get_msg`` of nats-py, but the answer is read in place and waited for with one
+future: a third of the time. https://docs.nats.io/nats-concepts/jetstream/headers,
+https://docs.nats.io/reference/reference-protocols/nats_api_reference
 """
 
 import asyncio
@@ -16,8 +17,18 @@ import nats.js.errors
 from trunkline.bus.direct import DirectClient
 
 
-class _Answer(msgspec.Struct, gc=False):
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """A message as it is stored. `hdrs` are its headers, as on the wire."""
+
+    subject: str
+    seq: int
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class _Answer(msgspec.Struct):
     seq: int = 0
+    message: Kept | None = None
     error: dict[str, Any] | None = None
 
 
@@ -42,6 +53,22 @@ class Storing:
             nats.errors.TimeoutError: no answer within `timeout_s`; it may be stored.
             nats.errors.Error: it could not be sent.
         """
+        return (await self._ask(subject, data, headers, timeout_s)).seq
+
+    async def next_of(self, stream: str, seq: int, subject: str, timeout_s: float) -> Kept | None:
+        """Return the first message on `subject`, which may have wildcards, from number `seq` on; None after the last.
+
+        Raises:
+            nats.js.errors.APIError: the stream is not there, or JetStream is away.
+            nats.errors.Error: as for `publish`.
+        """
+        request = msgspec.json.encode({"seq": seq, "next_by_subj": subject})
+        try:
+            return (await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", request, None, timeout_s)).message
+        except nats.js.errors.NotFoundError:
+            return None
+
+    async def _ask(self, subject: str, data: bytes, headers: Mapping[str, str] | None, timeout_s: float) -> _Answer:
         if not self._inbox:
             inbox = self._client.new_inbox()
             await self._client.take(f"{inbox}.*", self._on_answer)
@@ -51,7 +78,8 @@ class Storing:
         self._awaited[number] = answer
         try:
             async with asyncio.timeout(timeout_s):
-                await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=dict(headers))
+                given = dict(headers) if headers else None
+                await self._client.publish(subject, data, reply=f"{self._inbox}.{number}", headers=given)
                 word = await answer
         except TimeoutError:
             raise nats.errors.TimeoutError from None
@@ -62,7 +90,7 @@ class Storing:
         found = _ANSWER.decode(word)
         if found.error is not None:
             raise nats.js.errors.APIError.from_error(found.error)
-        return found.seq
+        return found
 
     def _on_answer(self, subject: str, data: bytes) -> None:
         answer = self._awaited.get(subject[subject.rfind(".") + 1 :])

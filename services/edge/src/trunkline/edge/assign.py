@@ -11,7 +11,7 @@ background and the worker let go, so that no worker keeps a call it does not ser
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Final, Literal, NamedTuple
 
 from trunkline.bus import SETTLED_S, Bus, BusError, BusTimeout, BusUnavailable, NoWorker
@@ -94,6 +94,11 @@ class Assignments:
     def held(self, stage: Stage) -> Held | None:
         """Return who serves `stage` now."""
         return self._held.get(stage)
+
+    @property
+    def all_held(self) -> Collection[Held]:
+        """Who serves a stage now."""
+        return self._held.values()
 
     async def claim(self, stage: Stage, patience_s: float = 0.0, without: WorkerId | None = None) -> Held:
         """Find a worker for `stage`, in a new epoch; but not `without`.

@@ -7,7 +7,7 @@ for the call's audio and for what is told to whom is the call's own (`Served`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Final, Protocol
 
 from trunkline.bus import Bus, BusError
@@ -121,6 +121,11 @@ class Serving:
     def held(self, stage: Stage) -> Held | None:
         """Return who serves `stage` now."""
         return self._assignments.held(stage)
+
+    @property
+    def all_held(self) -> Collection[Held]:
+        """Who serves the call now."""
+        return self._assignments.all_held
 
     def disowns(self, stage: Stage, worker: WorkerId, epoch: Epoch) -> bool:
         """Tell whether `worker`, which holds this call for `stage`, should not. It may just be being claimed."""

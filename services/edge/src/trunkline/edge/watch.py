@@ -16,7 +16,7 @@ from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
-from trunkline.proto.ids import STAGES, CallId, WorkerId
+from trunkline.proto.ids import CallId, WorkerId
 from trunkline.runtime.clock import Clock
 from trunkline.runtime.loop import ended
 
@@ -103,12 +103,7 @@ class Watch:
 
     def _holding(self) -> set[WorkerId]:
         """Return who serves a call of ours."""
-        return {
-            held.worker
-            for call in self._calls.values()
-            for stage in STAGES
-            if (held := call.serving.held(stage)) is not None
-        }
+        return {held.worker for call in self._calls.values() for held in call.serving.all_held}
 
     async def _watch_bus(self) -> None:
         while True:

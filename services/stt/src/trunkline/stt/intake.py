@@ -6,6 +6,7 @@ frames are filled with silence for the same reason. Audio is kept as it came; `p
 once. It knows no clock, no bus, and nothing of speech.
 """
 
+from array import array
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -83,7 +84,7 @@ class Intake:
         self._position = 0
         self._skip_bytes = 0
         """Of what comes next, what lies before the first block."""
-        self._captured_us = [0] * _MEMORY
+        self._captured_us = array("Q", bytes(8 * _MEMORY))
         self._usual_bytes = -1
         self._usual_origin = b""
         """How the last frame that was taken began, and so the next one mostly will."""
