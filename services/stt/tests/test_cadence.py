@@ -43,7 +43,8 @@ class Caller:
             raise RuntimeError("trouble with this call")
         return Block(256 * len(self.heard), bytes(100 if self._bad == "gives a short block" else BLOCK_BYTES))
 
-    def judged(self, block, probability):
+    def judged(self, block, pcm, probability):
+        assert len(pcm) == BLOCK_BYTES
         assert 0 <= probability <= 1
         self.heard.append(block.position)
         if self.left:

@@ -19,6 +19,7 @@ from trunkline.providers.prices import Price, Prices
 from trunkline.runtime.clock import SYSTEM
 from trunkline.runtime.journal import Journal
 from trunkline.stt.cadence import Cadence
+from trunkline.stt.intake import pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.provider import Failed, Final, Partial, SttCapabilities, TurnOver
 from trunkline.stt.relay import Lender
@@ -134,7 +135,7 @@ class Call:
         for probability in probabilities:
             while (block := self.hearing.block()) is None:
                 self.frame()
-            self.hearing.judged(block, probability)
+            self.hearing.judged(block, pcm16_of([block])[0], probability)
 
     def frame(self, epoch=4, payload=b"\1\0" * 160):
         frame = MediaFrame(Codec.PCM16, 8_000, 0, epoch, self.seq, T0_US + self.seq * 20_000, payload)

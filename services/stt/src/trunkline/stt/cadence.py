@@ -45,8 +45,8 @@ class Listener(Protocol):
         """Give the next block, as it came; None when there is none any more."""
         ...
 
-    def judged(self, block: Block, probability: float) -> None:
-        """Take the detector's word on `block`, now PCM16; attend again if there is another."""
+    def judged(self, block: Block, pcm: bytes, probability: float) -> None:
+        """Take the detector's word on `block`, whose samples are `pcm`; attend again if there is another."""
         ...
 
 
@@ -117,7 +117,7 @@ class Cadence:
         self._metrics.judged(len(batch), self._clock.monotonic() - began)
         for listener, block, pcm, probability in zip(batch, blocks, samples, probabilities, strict=True):
             try:
-                listener.judged(Block(block.position, pcm), probability)
+                listener.judged(block, pcm, probability)
             except Exception:  # as above
                 log.exception("call no longer heard", extra={"call": listener.call})
                 self._set_aside(listener)

@@ -48,7 +48,7 @@ from trunkline.stt.endpointing import (
     committed_before,
     samples_of_ms,
 )
-from trunkline.stt.intake import Block, Intake, Taken
+from trunkline.stt.intake import Block, Intake, Taken, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
 from trunkline.stt.provider import Billed, Failed, Heard, Lost, Partial, TurnOver
@@ -208,8 +208,8 @@ class CallHearing:
         """Return the next block, as it came; None when there is none."""
         return self._intake.block()
 
-    def judged(self, block: Block, probability: float) -> None:
-        """Go on with `block`, PCM16, which is voice with `probability`."""
+    def judged(self, block: Block, pcm: bytes, probability: float) -> None:
+        """Go on with `block`, of samples `pcm`, which is voice with `probability`."""
         stream = self._stream
         if stream is None:
             return
@@ -218,7 +218,7 @@ class CallHearing:
         self._recent.append(block)
         endpointing = self._endpointing
         verdict = endpointing.hear(block.position, probability)
-        stream.push(block.audio, voiced=endpointing.voiced)
+        stream.push(pcm, voiced=endpointing.voiced)
         self._unbilled += 1
         if self._unbilled >= _BLOCKS_PER_BILL:
             self._tell_usage()
@@ -250,7 +250,8 @@ class CallHearing:
         )
         # What belonged to the utterance before must not be heard twice.
         first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-        stream.begin(onset.utterance, b"".join(block.audio for block in self._recent if block.position >= first))
+        lead = [block for block in self._recent if block.position >= first]
+        stream.begin(onset.utterance, b"".join(pcm16_of(lead)))
 
     def _on_end(self, end: End, stream: Relay) -> None:
         utterance = self._utterances[end.utterance]
@@ -271,7 +272,7 @@ class CallHearing:
         detector, row = self._shared.detector, self.row
         lead = [block for block in self._recent if block.position >= end.lead]
         successor = Endpointing(self._rules)
-        for block, probability in zip(lead, detector.hear_anew(row, [block.audio for block in lead]), strict=True):
+        for block, probability in zip(lead, detector.hear_anew(row, pcm16_of(lead)), strict=True):
             successor.hear(block.position, probability)
             if not successor.quiet:  # it would take the rest of this utterance for another
                 detector.reset(row)
