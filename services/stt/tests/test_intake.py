@@ -79,10 +79,10 @@ def test_the_short_way_of_the_next_frame_leads_where_the_long_one_does(frames):
     short, long = Intake(1), Intake(1)
     for data in frames:
         expected = long.take(data)
-        if short.follow(data):
-            assert expected is Taken.KEPT
-        else:
+        if (ready := short.follow(data)) is None:
             assert short.take(data) is expected
+        else:
+            assert (expected, ready) == (Taken.KEPT, long.ready)
         for seen in ("gaps", "live_us", "newest", "ready", "_captured_us"):
             assert getattr(short, seen) == getattr(long, seen)
     assert drain(short) == drain(long)
@@ -90,13 +90,13 @@ def test_the_short_way_of_the_next_frame_leads_where_the_long_one_does(frames):
 
 def test_the_next_frame_goes_the_short_way():
     intake = Intake(1)
-    assert not intake.follow(frame(1))
+    assert intake.follow(frame(1)) is None
     for seq in (1, 2):  # before the first block there is something to skip
         intake.take(frame(seq))
-    assert all(intake.follow(frame(seq)) for seq in range(3, 20))
-    assert not intake.follow(frame(21))
-    assert not intake.follow(frame(20, flags=1))
-    assert not intake.follow(frame(20, epoch=2))
+    assert [intake.follow(frame(seq)) for seq in range(3, 20)] == [True] * 17
+    assert intake.follow(frame(21)) is None
+    assert intake.follow(frame(20, flags=1)) is None
+    assert intake.follow(frame(20, epoch=2)) is None
     assert intake.follow(frame(20))
 
 

@@ -99,20 +99,21 @@ class Intake:
         """Seq of the newest frame that was kept; -1 before there is one."""
         return -1 if self._next is None else self._next - 1
 
-    def follow(self, data: bytes) -> bool:
-        """Take a frame if it is the one that had to come next, as most are; or else return False, having done nothing.
+    def follow(self, data: bytes) -> bool | None:
+        """Take a frame if it is the one that had to come next, as most are, and return what is `ready` then.
 
-        It does what `take` would do, which for each frame would cost four times as much.
+        Any other: return None, having done nothing. It does what `take` would, at a fourth of the cost.
         """
         if len(data) != self._usual_bytes or not data.startswith(self._usual_origin):
-            return False
+            return None
         seq, captured_us = SEQ_AND_CAPTURED.unpack_from(data, ORIGIN_BYTES)
-        if seq != self._next or self._skip_bytes or len(self._audio) > _LONGEST_BACKLOG:
-            return False
+        audio = self._audio
+        if seq != self._next or self._skip_bytes or len(audio) > _LONGEST_BACKLOG:
+            return None
         self._captured_us[seq % _MEMORY] = self.live_us = captured_us
-        self._audio += data[MEDIA_HEADER_BYTES:]
+        audio += data[MEDIA_HEADER_BYTES:]
         self._next = seq + 1
-        return True
+        return len(audio) >= self._block_bytes
 
     def take(self, data: bytes) -> Taken:
         """Take a frame off the wire.

@@ -38,7 +38,7 @@ class SttMetrics:
         )
         self._delay = Histogram(
             "trunkline_stt_frame_delay_seconds",
-            "From the carrier's socket at the edge to here, of every tenth frame that came as it was spoken",
+            "From the carrier's socket at the edge to here, of every tenth frame that ended a block as it was spoken",
             registry=registry,
             buckets=_DELAY_BUCKETS_S,
         )

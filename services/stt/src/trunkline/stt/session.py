@@ -60,7 +60,7 @@ from trunkline.stt.vad import VoiceDetector
 log = logging.getLogger("trunkline.stt.session")
 
 _FRAMES_PER_SAMPLE: Final = 10
-"""Of so many frames, the delay of one is noted."""
+"""Of so many frames that end a block, the delay of one is noted."""
 _BLOCKS_PER_BILL: Final = 160
 """5 s: how often what was used is told."""
 
@@ -172,15 +172,18 @@ class CallHearing:
     def on_frame(self, data: bytes) -> None:
         """Take a frame off the bus."""
         intake, shared = self._intake, self._shared
-        if intake.follow(data):
+        ready = intake.follow(data)
+        if ready is not None:
             shared.metrics.frames[Taken.KEPT] += 1
-        elif not self._take(data):
+        elif self._take(data):
+            ready = intake.ready
+        else:
             return
-        if not intake.newest % _FRAMES_PER_SAMPLE and intake.live_us:
-            shared.metrics.arrived(shared.clock.wall() - intake.live_us / 1e6)
         if shared.journal.on:
             shared.journal.note("heard", self.call, epoch=self._claim.epoch, seq=intake.newest)
-        if intake.ready:
+        if ready:
+            if not intake.newest % _FRAMES_PER_SAMPLE and intake.live_us:
+                shared.metrics.arrived(shared.clock.wall() - intake.live_us / 1e6)
             shared.cadence.attend(self)
 
     def _take(self, data: bytes) -> bool:
