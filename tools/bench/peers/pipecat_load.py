@@ -1,6 +1,6 @@
 """How many calls a core carries: Trunkline and Pipecat, under the same callers, in one run.
 
-    python tools/bench/peers/pipecat_load.py [--peer 4 10 20 26 32] [--ours 10 200 300] [--out FILE.json]
+    python tools/bench/peers/pipecat_load.py [--peer 4 10 20 26 32] [--ours 10 200 300 500] [--out FILE.json]
 
 Pipecat is installed from PyPI into an environment of its own (out/peers) and runs with its cheapest settings
 (`pipecat_load_bot`), one process on every processor, as Trunkline has them all. Both answer the same words after the
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure both, print both, write both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=int, nargs="+", default=[4, 10, 20, 26, 32], help="calls at once with Pipecat")
-    parser.add_argument("--ours", type=int, nargs="+", default=[10, 200, 300], help="calls at once with Trunkline")
+    parser.add_argument("--ours", type=int, nargs="+", default=[10, 200, 300, 500], help="calls at once with Trunkline")
     parser.add_argument("--equal", type=int, nargs="+", default=[10], help="and with a voice detector as eager as ours")
     parser.add_argument("--last-s", type=float, default=LAST_S, help=f"how long all of them talk ({LAST_S:g})")
     parser.add_argument("--out", type=Path, help="file for the results")

@@ -1,6 +1,6 @@
 """How many calls the platform carries, what each costs, and what its callers wait.
 
-    python -m trunkline.bench [--calls 10 50 100 200 300 400 500] [--last-s 24] [--churn 1000] [--out FILE.json]
+    python -m trunkline.bench [--calls 10 50 100 200 300 400 500 600] [--last-s 24] [--churn 1000] [--out FILE.json]
 
 For every number of calls the whole platform is started (a NATS, every service, agent ``bench``, whose providers cost
 nothing and whose voice detector is the real one) and as many callers talk to it without a pause. Processes are set up
@@ -24,7 +24,7 @@ from trunkline.bench.report import Outcome, knee, moved, outcome_of, show, write
 from trunkline.bench.startup import startups_s
 from trunkline.devserver.services import parse_workers
 
-CALLS = (10, 50, 100, 200, 300, 400, 500)
+CALLS = (10, 50, 100, 200, 300, 400, 500, 600)
 LAST_S = 24.0
 PER_S = 20.0
 CHURN_PER_S = 10.0
