@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 
 import nats.errors
 import pytest
@@ -161,4 +163,30 @@ def test_storing_tells_where_it_is_stored_and_why_it_is_not():
             await bus.close()
 
     with run_nats() as server:
+        asyncio.run(story(server.url))
+
+
+@pytest.mark.integration
+def test_a_subscription_that_is_over_is_freed_without_the_collector():
+    async def story(url):
+        bus = await Bus.connect(url, name="test", on_lost=print)
+        gc.collect()
+        gc.disable()
+        try:
+            remembered = []
+            for end in ("drain", "unsubscribe"):
+
+                def on_message(subject, data):
+                    raise AssertionError((subject, data))
+
+                subscription = await bus.subscribe("said.*", on_message)
+                remembered += [weakref.ref(subscription._inner), weakref.ref(on_message)]
+                await getattr(subscription, end)()
+                del subscription, on_message
+            assert [ref() for ref in remembered] == [None] * 4
+        finally:
+            gc.enable()
+            await bus.close()
+
+    with run_nats(jetstream=False) as server:
         asyncio.run(story(server.url))

@@ -63,6 +63,7 @@ class DirectClient(Client):
         Where `on_headed` is given, it is called for messages that have headers, and with these.
         """
         subscription = await self.subscribe(subject)
+        subscription._message_iterator = None  # noqa: SLF001 - nobody iterates; it and the subscription would hold each other
         number = _number(subscription)
         self.takers[b"%d" % number] = on_message
         if on_headed is not None:
