@@ -29,15 +29,17 @@ from trunkline.bench.platform import cpu_s
 from trunkline.bus import Address, Bus
 from trunkline.edge.twilio import TwilioStream
 from trunkline.proto.frame import (
+    SEQ_AND_CAPTURED,
     AudioChunk,
     Codec,
     MediaFrame,
     pack_audio,
     pack_media,
+    pack_origin,
     unpack_audio,
-    unpack_media,
 )
 from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
+from trunkline.stt.intake import Block, Intake, pcm16_of
 from trunkline.stt.vad import VoiceDetector
 from trunkline.testing.nats_server import run_nats
 
@@ -101,7 +103,18 @@ def hops() -> list[Row]:
     media |= {"sequenceNumber": "2"}
     media["media"] |= {"track": "inbound", "chunk": "1", "timestamp": "20"}
     text = json.dumps(media)
-    frame = pack_media(frame_of(pcm))
+    origin = pack_origin(Codec.MULAW, 8000, 0, Epoch(1))
+    address = Address("media.stt-abcdefgh.call", "_INBOX.abcdefghijklmnopqrstuv.call-1-")
+    rounds = 20_000
+    coming = iter([origin + SEQ_AND_CAPTURED.pack(seq, 1) + payload for seq in range(rounds + 1_000)])
+    intake = Intake(Epoch(1))
+    intake.take(next(coming))
+    blocks = [Block(0, payload + payload[:96])] * 50
+
+    def frame_in_block_out() -> None:
+        if intake.follow(next(coming)):
+            intake.block()
+
     chunk = pack_audio(
         AudioChunk(Codec.PCM16, 8000, 0, Epoch(1), Seq(7), 1, Generation(1), UtteranceId(1), pcm * FRAMES_PER_CHUNK)
     )
@@ -111,9 +124,11 @@ def hops() -> list[Row]:
 
     rows = [
         timed("edge: Twilio JSON + base64", lambda: stream.receive(text)),
-        timed("edge: μ-law to PCM16", lambda: mulaw_to_pcm16(payload)),
-        timed("edge: header", lambda: pack_media(frame_of(pcm))),
-        timed("stt: header", lambda: unpack_media(frame)),
+        timed(
+            "edge: header, line for the bus", lambda: address.message(7, origin + SEQ_AND_CAPTURED.pack(7, 1) + payload)
+        ),
+        timed("stt: frame in, block out", frame_in_block_out, rounds=rounds),
+        timed("stt: μ-law to PCM16, 50 calls together", lambda: pcm16_of(blocks), 50 * 1.6),
         timed("edge: chunk of 160 ms to Twilio JSON, per frame", chunk_in, FRAMES_PER_CHUNK),
     ]
     detector = VoiceDetector(128)
