@@ -59,10 +59,10 @@ fix: $(READY) ## Apply the formatter and the safe lint fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Whole calls by the hundred: what each costs and waits, and how many fit (12 min); compares and writes
+bench: $(READY) ## Whole calls by the hundred: what each costs and waits, and how many fit (9 min); compares and writes
 	@$(BIN)/python -m trunkline.bench --churn 1000 --startup --out tools/bench/results/load.json $(ARGS)
 
-bench-peers: $(READY) ## The same callers with Pipecat, installed from PyPI, and Trunkline (8 min); writes the table
+bench-peers: $(READY) ## The same callers with Pipecat, installed from PyPI, and Trunkline (6 min); writes the table
 	@$(BIN)/python tools/bench/peers/pipecat_load.py --out tools/bench/results/pipecat_load.json $(ARGS)
 
 bench-parts: $(READY) ## CPU per frame through each hop, the voice detector, and where a turn's time goes

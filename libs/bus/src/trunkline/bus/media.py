@@ -5,7 +5,7 @@ audio; what cannot be sent is dropped and counted. One wildcard subscription per
 times a second and call: those of a few milliseconds go out together.
 
 A consumer that falls behind: takers are plain functions, so everything that was read is handed over before the next is
-read. What waits in the client is one gulp of the socket, 32 KiB (90 frames at 8 kHz). The true backlog of a process
+read. What waits in the client is one gulp of the socket, 32 KiB (some hundred frames). The true backlog of a process
 that hangs stands in the kernel and in the server, in order: 40 calls and 3 s of it (2 MB) are handed over whole within
 0.1 s. When the server itself cannot get rid of it (some 10 MB, or 2 s without progress), it breaks the connection and
 drops *all* that waits; senders that watch for it hear that nobody listens, and frames newer than that come after the
