@@ -1,9 +1,10 @@
-"""What a frame costs: CPU per 20 ms of a call through the code of each hop, and through the bus.
+"""What a frame costs: CPU of a call's audio through the code of each hop, and through the bus.
 
     python tools/bench/frame_cost.py [--out FILE.json]
 
 The first table times the code of each hop alone, in this process. The second has a process on either side of a
-nats-server, and puts the media lane beside nats-py's own way. What whole calls cost, `python -m trunkline.bench` tells.
+nats-server, and puts the media lane beside nats-py's own way. Twilio speaks in messages of 20 ms, the bus has frames of
+32 ms: every row says of which of them it tells the cost. What whole calls cost, `python -m trunkline.bench` tells.
 Nothing here asserts: compare runs on one machine.
 """
 
@@ -24,11 +25,13 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
+from trunkline.audio.framing import Framer
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.bench.platform import cpu_s
 from trunkline.bus import Address, Bus
 from trunkline.edge.twilio import TwilioStream
 from trunkline.proto.frame import (
+    FRAME_MS,
     SEQ_AND_CAPTURED,
     AudioChunk,
     Codec,
@@ -39,19 +42,24 @@ from trunkline.proto.frame import (
     unpack_audio,
 )
 from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
-from trunkline.stt.intake import Block, Intake, pcm16_of
+from trunkline.stt.endpointing import FRAME_SAMPLES
+from trunkline.stt.intake import PCM_BYTES, Frame, Intake, pcm16_of
 from trunkline.stt.vad import VoiceDetector
+from trunkline.testing import twilio
 from trunkline.testing.nats_server import run_nats
 
-FRAMES_PER_CHUNK: Final = 8
-FRAME_BYTES: Final = 320
-_TICK_S: Final = 0.02
+MESSAGES_PER_CHUNK: Final = 8
+FRAME: Final = f"frame of {FRAME_MS} ms"
+MESSAGE: Final = f"message of {twilio.FRAME_MS} ms"
+_TICK_S: Final = FRAME_MS / 1_000
 
 
 class Row(NamedTuple):
-    """One line of a table: microseconds of CPU per frame."""
+    """One line of a table: microseconds of CPU."""
 
     what: str
+    per: str
+    """What they are spent on: a frame of the bus, or as much as is in one of Twilio's messages."""
     p50: float
     p95: float
     p999: float
@@ -60,8 +68,8 @@ class Row(NamedTuple):
 # --- the code of each hop, alone -------------------------------------------------------------------------------------
 
 
-def timed(what: str, once: Callable[[], object], frames: float = 1.0, rounds: int = 20_000) -> Row:
-    """Time `once`, which handles `frames` frames, one call at a time."""
+def timed(what: str, per: str, once: Callable[[], object], count: int = 1, rounds: int = 20_000) -> Row:
+    """Time `once`, which handles `count` of what `per` says, one call at a time."""
     samples = np.empty(rounds)
     clock = time.perf_counter_ns
     for _ in range(200):
@@ -70,8 +78,8 @@ def timed(what: str, once: Callable[[], object], frames: float = 1.0, rounds: in
         began = clock()
         once()
         samples[i] = clock() - began
-    p50, p95, p999 = np.percentile(samples / 1000 / frames, [50, 95, 99.9])
-    return Row(what, float(p50), float(p95), float(p999))
+    p50, p95, p999 = np.percentile(samples / 1000 / count, [50, 95, 99.9])
+    return Row(what, per, float(p50), float(p95), float(p999))
 
 
 def frame_of(pcm: bytes, seq: int = 7) -> MediaFrame:
@@ -80,9 +88,9 @@ def frame_of(pcm: bytes, seq: int = 7) -> MediaFrame:
 
 
 def hops() -> list[Row]:
-    """Time what each hop does with a frame, without the bus."""
-    payload = bytes(range(160))
-    pcm = mulaw_to_pcm16(payload)
+    """Time what each hop does with a message of Twilio's or a frame, without the bus."""
+    said = bytes(range(twilio.FRAME_BYTES))
+    audio = bytes(range(FRAME_SAMPLES))
     stream = TwilioStream()
     stream.receive('{"event":"connected","protocol":"Call","version":"1.0.0"}')
     start = {
@@ -99,47 +107,51 @@ def hops() -> list[Row]:
         },
     }
     stream.receive(json.dumps(start))
-    media = json.loads(stream.media(payload))
+    media = json.loads(stream.media(said))
     media |= {"sequenceNumber": "2"}
     media["media"] |= {"track": "inbound", "chunk": "1", "timestamp": "20"}
     text = json.dumps(media)
     origin = pack_origin(Codec.MULAW, 8000, 0, Epoch(1))
     address = Address("media.stt-abcdefgh.call", "_INBOX.abcdefghijklmnopqrstuv.call-1-")
+    cut = Framer(FRAME_SAMPLES).push
     rounds = 20_000
-    coming = iter([origin + SEQ_AND_CAPTURED.pack(seq, 1) + payload for seq in range(rounds + 1_000)])
+    coming = iter([origin + SEQ_AND_CAPTURED.pack(seq, 1) + audio for seq in range(rounds + 1_000)])
     intake = Intake(Epoch(1))
     intake.take(next(coming))
-    blocks = [Block(0, payload + payload[:96])] * 50
+    intake.frame()
+    together = [Frame(0, audio)] * 50
 
-    def frame_in_block_out() -> None:
+    def in_and_out() -> None:
         if intake.follow(next(coming)):
-            intake.block()
+            intake.frame()
 
-    chunk = pack_audio(
-        AudioChunk(Codec.PCM16, 8000, 0, Epoch(1), Seq(7), 1, Generation(1), UtteranceId(1), pcm * FRAMES_PER_CHUNK)
-    )
+    speech = mulaw_to_pcm16(said) * MESSAGES_PER_CHUNK
+    chunk = pack_audio(AudioChunk(Codec.PCM16, 8000, 0, Epoch(1), Seq(7), 1, Generation(1), UtteranceId(1), speech))
 
     def chunk_in() -> str:
         return stream.media(pcm16_to_mulaw(unpack_audio(chunk).payload))
 
     rows = [
-        timed("edge: Twilio JSON + base64", lambda: stream.receive(text)),
+        timed("edge: Twilio JSON + base64", MESSAGE, lambda: stream.receive(text)),
+        timed("edge: cut into frames", MESSAGE, lambda: cut(said)),
         timed(
-            "edge: header, line for the bus", lambda: address.message(7, origin + SEQ_AND_CAPTURED.pack(7, 1) + payload)
+            "edge: header, line for the bus",
+            FRAME,
+            lambda: address.message(7, origin + SEQ_AND_CAPTURED.pack(7, 1), audio),
         ),
-        timed("stt: frame in, block out", frame_in_block_out, rounds=rounds),
-        timed("stt: μ-law to PCM16, 50 calls together", lambda: pcm16_of(blocks), 50 * 1.6),
-        timed("edge: chunk of 160 ms to Twilio JSON, per frame", chunk_in, FRAMES_PER_CHUNK),
+        timed("stt: frame in, frame out", FRAME, in_and_out, rounds=rounds),
+        timed("stt: μ-law to PCM16, 50 calls together", FRAME, lambda: pcm16_of(together), len(together)),
+        timed("edge: chunk of 160 ms to Twilio JSON", f"{twilio.FRAME_MS} ms of it", chunk_in, MESSAGES_PER_CHUNK),
     ]
     detector = VoiceDetector(128)
     row_numbers = [detector.join() for _ in range(100)]
-    block = bytes(512)
+    pcm = bytes(PCM_BYTES)
     for batch in (1, 20, 100):
 
         def judge(n: int = batch) -> list[float]:
-            return detector.probabilities(row_numbers[:n], [block] * n)
+            return detector.probabilities(row_numbers[:n], [pcm] * n)
 
-        rows += [timed(f"stt: voice detector, batch of {batch}, per 20 ms", judge, batch * 1.6, 300)]
+        rows += [timed(f"stt: voice detector, batch of {batch}", FRAME, judge, batch, 300)]
     return rows
 
 
@@ -181,7 +193,7 @@ with asyncio.Runner(loop_factory=new_event_loop) as runner:
 
 
 async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float) -> list[tuple[str, float]]:
-    """Send a frame of each of `calls` every 20 ms, spread over that time, by the media lane or as nats-py does.
+    """Send a frame of each of `calls` every 32 ms, spread over that time, by the media lane or as nats-py does.
 
     Return microseconds of CPU per frame of sender, server and receiver.
     """
@@ -192,18 +204,17 @@ async def lane(url: str, server_pid: int, calls: int, kind: str, seconds: float)
     assert receiver.stdout  # noqa: S101
     receiver.stdout.readline()
     bus = await Bus.connect(url, name="bench", on_lost=print)
-    pcm = bytes(FRAME_BYTES)
+    pcm, origin = bytes(PCM_BYTES), pack_origin(Codec.PCM16, 8000, 0, Epoch(1))
     addresses = [Address(f"media.bench.c{call}") for call in range(calls)]
     loop = asyncio.get_running_loop()
     server_before, before = cpu_s(server_pid), time.process_time()
     due, sent = loop.time(), 0
     while sent < calls * seconds / _TICK_S:
         call = sent % calls
-        frame = pack_media(frame_of(pcm, sent))
         if kind == "lane":
-            bus.media.gather(addresses[call], sent, frame)
+            bus.media.gather(addresses[call], sent, origin + SEQ_AND_CAPTURED.pack(sent, 1), pcm)
         else:
-            await bus.media.client.publish(f"media.bench.c{call}", frame)
+            await bus.media.client.publish(f"media.bench.c{call}", pack_media(frame_of(pcm, sent)))
         sent += 1
         due += _TICK_S / calls
         if due > loop.time():
@@ -240,10 +251,10 @@ class Outcome(msgspec.Struct):
 def show(outcome: Outcome) -> None:
     """Print the tables."""
     print(f"\n{outcome.machine}, Python {outcome.python}\n")
-    print(f"{'code of a hop, μs per 20 ms frame':<52}{'p50':>8}{'p95':>8}{'p99.9':>8}")
+    print(f"{'code of a hop, μs':<44}{'per':<20}{'p50':>8}{'p95':>8}{'p99.9':>8}")
     for row in outcome.hops_us:
-        print(f"{row.what:<52}{row.p50:>8.2f}{row.p95:>8.2f}{row.p999:>8.2f}")
-    print(f"\n{'bus, μs CPU per frame':<52}{'mean':>8}")
+        print(f"{row.what:<44}{row.per:<20}{row.p50:>8.2f}{row.p95:>8.2f}{row.p999:>8.2f}")
+    print(f"\n{f'bus, μs CPU per {FRAME}':<52}{'mean':>8}")
     for what, value in outcome.bus_us:
         print(f"{what:<52}{value:>8.2f}")
 

@@ -1,4 +1,4 @@
-"""What a block of 32 ms costs the voice detector: ONNX Runtime beside our own layers, in one run.
+"""What a frame of 32 ms costs the voice detector: ONNX Runtime beside our own layers, in one run.
 
     python tools/bench/vad_runtime.py
 
@@ -31,7 +31,7 @@ _TIMES: Final = 300
 
 
 class Row(msgspec.Struct):
-    """Of one batch, microseconds of CPU per block."""
+    """Of one batch, microseconds of CPU per frame."""
 
     calls: int
     onnxruntime: tuple[float, float, float]
@@ -47,7 +47,7 @@ def main() -> None:
     VoiceDetector(1)  # one thread for numpy's products as well
     network = Network(load(model_path()), max(BATCHES))
     rows = [_row(runtime, network, calls) for calls in BATCHES]
-    print(f"{'calls together':>16}{'ONNX Runtime':>16}{'ours':>10}   μs of CPU per block, p50")
+    print(f"{'calls together':>16}{'ONNX Runtime':>16}{'ours':>10}   μs of CPU per frame, p50")
     for row in rows:
         print(f"{row.calls:>16}{row.onnxruntime[0]:>16.1f}{row.ours[0]:>10.1f}   ±{row.largest_difference:.0e}")
     found = {"date": datetime.now(UTC).date().isoformat(), "onnxruntime": VERSION, "rows": rows}

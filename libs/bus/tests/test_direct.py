@@ -91,8 +91,8 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
                 sent = [(f"media.me.{number % 7}", number.to_bytes(4, "big") * 85) for number in range(2_000)]
                 addresses = [Address(f"media.me.{number}") for number in range(7)]
                 for number, (_, data) in enumerate(sent):
-                    assert bus.media.gather(addresses[number % 7], number, data)
-                assert bus.media.gather(Address("media.nobody.a", bus.media.reply_to("a-1-")), 2, b"")
+                    assert bus.media.gather(addresses[number % 7], number, data[:2], data[2:])
+                assert bus.media.gather(Address("media.nobody.a", bus.media.reply_to("a-1-")), 2, b"", b"")
                 while len(heard) < len(sent) or not unheard:
                     await asyncio.sleep(0.005)
             assert heard == sent
@@ -100,18 +100,32 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
             assert bus.media.counts["sent"] == len(sent) + 1
         finally:
             await bus.close()
-        assert not bus.media.gather(addresses[0], 0, b"late")
+        assert not bus.media.gather(addresses[0], 0, b"", b"late")
         assert lost.empty()
 
     with run_nats(jetstream=False) as server:
         asyncio.run(story(server.url))
 
 
+def on_a_bus(story, *, jetstream=False):
+    """Run `story` with a bus, and the URL of its server."""
+
+    async def run(url):
+        bus = await Bus.connect(url, name="test", on_lost=print)
+        try:
+            async with asyncio.timeout(15):
+                await story(bus, url)
+        finally:
+            await bus.close()
+
+    with run_nats(jetstream=jetstream) as server:
+        asyncio.run(run(server.url))
+
+
 @pytest.mark.integration
 def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_time():
-    async def story(url):
+    async def story(bus, url):
         speaker, heard = DirectClient(), []
-        bus = await Bus.connect(url, name="test", on_lost=print)
         await speaker.connect(url)
         try:
             subscription = await bus.subscribe("said.*", lambda subject, data: heard.append((subject, data)))
@@ -120,9 +134,8 @@ def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_
                 headers = {"Again": "outage"} if number % 3 == 0 else {"Other": "thing"} if number % 3 == 1 else None
                 await speaker.publish(f"said.{number}", b"%d" % number, headers=headers)
             await speaker.flush()
-            async with asyncio.timeout(10):
-                while len(heard) < 50:
-                    await asyncio.sleep(0.005)
+            while len(heard) < 50:
+                await asyncio.sleep(0.005)
             assert heard == [(f"said.{number}", b"%d" % number) for number in range(50)]
             await subscription.drain()
             await speaker.publish("said.late", b"")
@@ -132,44 +145,40 @@ def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_
             assert not bus.control.takers
         finally:
             await speaker.close()
-            await bus.close()
 
-    with run_nats(jetstream=False) as server:
-        asyncio.run(story(server.url))
+    on_a_bus(story)
 
 
 @pytest.mark.integration
 def test_storing_tells_where_it_is_stored_and_why_it_is_not():
-    async def story(url):
-        bus = await Bus.connect(url, name="test", on_lost=print)
-        try:
-            with pytest.raises(NoStreamResponseError):
-                await bus.storing.publish("kept.a", b"1", {}, 2.0)
-            await bus.control.jetstream().add_stream(name="KEPT", subjects=["kept.*"], max_msg_size=100)
-            numbers = [bus.storing.publish(f"kept.{n}", b"%d" % n, {"Nats-Msg-Id": str(n)}, 2.0) for n in range(20)]
-            assert sorted(await asyncio.gather(*numbers)) == list(range(1, 21))
-            assert await bus.storing.publish("kept.3", b"3", {"Nats-Msg-Id": "3"}, 2.0) == 4
-            stale = {"Nats-Expected-Last-Subject-Sequence": "7"}
-            with pytest.raises(BadRequestError) as refused:
-                await bus.storing.publish("kept.3", b"3", stale, 2.0)
-            assert refused.value.err_code == 10_071
-            with pytest.raises(BadRequestError):
-                await bus.storing.publish("kept.big", bytes(200), {}, 2.0)
-            with pytest.raises(nats.errors.TimeoutError):
-                await bus.storing.publish("kept.4", b"4", {}, 0.0)
-            message = await bus.control.jetstream().get_msg("KEPT", seq=4)
-            assert (message.subject, message.data) == ("kept.3", b"3")
-        finally:
-            await bus.close()
+    async def story(bus, _url):
+        with pytest.raises(NoStreamResponseError):
+            await bus.storing.publish("kept.a", b"1", {}, 2.0)
+        await bus.control.jetstream().add_stream(name="KEPT", subjects=["kept.*"], max_msg_size=100)
+        numbers = [bus.storing.publish(f"kept.{n}", b"%d" % n, {"Nats-Msg-Id": str(n)}, 2.0) for n in range(20)]
+        assert sorted(await asyncio.gather(*numbers)) == list(range(1, 21))
+        assert await bus.storing.publish("kept.3", b"3", {"Nats-Msg-Id": "3"}, 2.0) == 4
+        stale = {"Nats-Expected-Last-Subject-Sequence": "7"}
+        with pytest.raises(BadRequestError) as refused:
+            await bus.storing.publish("kept.3", b"3", stale, 2.0)
+        assert refused.value.err_code == 10_071
+        with pytest.raises(BadRequestError):
+            await bus.storing.publish("kept.big", bytes(200), {}, 2.0)
+        with pytest.raises(nats.errors.TimeoutError):
+            await bus.storing.publish("kept.4", b"4", {}, 0.0)
+        message = await bus.control.jetstream().get_msg("KEPT", seq=4)
+        assert (message.subject, message.data) == ("kept.3", b"3")
+        kept = await bus.storing.next_of("KEPT", 4, "kept.*", 2.0)
+        assert (kept.subject, kept.seq, kept.data) == ("kept.3", 4, b"3")
+        assert "Nats-Msg-Id" in kept.header_names
+        assert await bus.storing.next_of("KEPT", 1_000, "kept.*", 2.0) is None
 
-    with run_nats() as server:
-        asyncio.run(story(server.url))
+    on_a_bus(story, jetstream=True)
 
 
 @pytest.mark.integration
 def test_a_subscription_that_is_over_is_freed_without_the_collector():
-    async def story(url):
-        bus = await Bus.connect(url, name="test", on_lost=print)
+    async def story(bus, _url):
         gc.collect()
         gc.disable()
         try:
@@ -186,7 +195,5 @@ def test_a_subscription_that_is_over_is_freed_without_the_collector():
             assert [ref() for ref in remembered] == [None] * 4
         finally:
             gc.enable()
-            await bus.close()
 
-    with run_nats(jetstream=False) as server:
-        asyncio.run(story(server.url))
+    on_a_bus(story)

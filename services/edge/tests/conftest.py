@@ -212,17 +212,17 @@ class Mind(Stage):
 
 
 class Speaker:
-    """Whoever holds the telephone: says a counted-out frame every 20 ms for `for_s`, then hangs up."""
+    """Whoever holds the telephone: says a counted-out 20 ms at a time for `for_s`, then hangs up."""
 
     def __init__(self, for_s, digits=None):
-        self.frames = round(for_s * 50)
+        self.ticks = round(for_s * 50)
         self.digits = digits or {}
         self.spoken = 0
 
     def tick(self, _heard):
         self.spoken += 1
         samples = np.full(160, (self.spoken % 200) * 100, "<i2")
-        return Uttered(pcm16_to_mulaw(samples.tobytes()), self.digits.get(self.spoken, ""), self.spoken >= self.frames)
+        return Uttered(pcm16_to_mulaw(samples.tobytes()), self.digits.get(self.spoken, ""), self.spoken >= self.ticks)
 
 
 class Rig:

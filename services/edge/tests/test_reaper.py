@@ -170,7 +170,7 @@ class TestACallWhoseEdgeDied:
         async def story():
             async with yard() as scene:
                 call = await scene.keep(
-                    epochs={"brain": 1, "tts": 1}, used=(used("tts", 1, 0.5),), frames_in=3_000, audio_ms_out=20_000
+                    epochs={"brain": 1, "tts": 1}, used=(used("tts", 1, 0.5),), frames_in=1_875, audio_ms_out=20_000
                 )
                 await scene.store.put(brain_key(call.call), b"what was said", 0)
                 for stage, usd in (("brain", 0.25), ("tts", 0.75)):
@@ -187,7 +187,7 @@ class TestACallWhoseEdgeDied:
         (*_, bill, end), counts = asyncio.run(story())
         assert isinstance(bill, CallBilled)
         assert (bill.usd, bill.complete) == (1.0, True)
-        assert end == CallEnded(reason="edge-lost", duration_s=60.0, frames_in=3_000, audio_ms_out=20_000)
+        assert end == CallEnded(reason="edge-lost", duration_s=60.0, frames_in=1_875, audio_ms_out=20_000)
         assert counts["reaped"] == 1
 
     def test_is_ended_once_however_many_look(self):

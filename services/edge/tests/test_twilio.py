@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.edge.carrier import Digit, Frame, MarkReturned, Rejected, Started, Stopped
+from trunkline.edge.carrier import Digit, MarkReturned, Rejected, Started, Stopped
 from trunkline.edge.errors import NotStarted
 from trunkline.edge.twilio import MAX_BAD, State, TwilioStream
 from trunkline.proto.frame import Codec
@@ -94,12 +94,12 @@ class TestAGoodStream:
         assert say(TwilioStream(), START | {"start": bare}).agent is None
 
     @pytest.mark.parametrize("size", [1, 160, 320, 7_999])
-    def test_media_of_any_length_is_a_frame(self, size):
-        assert say(live(), media(bytes(size))) == Frame(bytes(size))
+    def test_media_of_any_length_is_audio(self, size):
+        assert say(live(), media(bytes(size))) == bytes(size)
 
     def test_media_without_a_track_is_taken(self):
         body = {"timestamp": "0", "payload": "/w=="}
-        assert say(live(), {"event": "media", "streamSid": SID, "media": body}) == Frame(b"\xff")
+        assert say(live(), {"event": "media", "streamSid": SID, "media": body}) == b"\xff"
 
     @pytest.mark.parametrize("digit", list("0123456789*#ABCD"))
     def test_every_key_is_a_digit(self, digit):
@@ -174,7 +174,7 @@ class TestHarmlessNonsense:
         stream = live()
         rejected = say(stream, message)
         assert (rejected.reason, rejected.close_code) == (reason, None)
-        assert say(stream, media()) == Frame(b"\xff" * 160)
+        assert say(stream, media()) == b"\xff" * 160
 
     @pytest.mark.parametrize("message", [dtmf(), mark()])
     def test_dtmf_and_marks_before_the_start_are_ignored(self, message):
@@ -234,7 +234,7 @@ class TestAnything:
             stream.receive(message)
 
     @given(st.lists(st.sampled_from([CONNECTED, START, media(), dtmf(), mark(), STOP, "{"]), max_size=12))
-    def test_only_a_started_stream_has_frames_and_nothing_follows_its_end(self, messages):
+    def test_only_a_started_stream_has_audio_and_nothing_follows_its_end(self, messages):
         stream = TwilioStream()
         started = False
         for message in messages:
@@ -242,7 +242,7 @@ class TestAnything:
             said = say(stream, message)
             started = started or isinstance(said, Started)
             assert not over or said is None
-            assert started or not isinstance(said, Frame | Digit | MarkReturned)
+            assert started or not isinstance(said, bytes | Digit | MarkReturned)
 
     def test_rejections_carry_nothing_the_caller_said(self):
         payload = base64.b64encode(b"secret").decode()[:-1] + "*"

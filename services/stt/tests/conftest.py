@@ -51,7 +51,7 @@ class Voice:
         wide = np.frombuffer(b"".join(blocks), np.int16)
         narrow = (resample(wide, self._espeak.sample_rate_hz, 8_000) * 0.6).astype("<i2").tobytes()
         pcm = bytes(16 * lead_ms) + narrow + bytes(16 * tail_ms)
-        return pcm[: len(pcm) // 320 * 320]
+        return pcm[: len(pcm) // 512 * 512]
 
 
 @pytest.fixture(scope="session")

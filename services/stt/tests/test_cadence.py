@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from trunkline.stt.cadence import Cadence
-from trunkline.stt.intake import BLOCK_BYTES, Block
+from trunkline.stt.intake import PCM_BYTES, Frame
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 
@@ -27,26 +27,26 @@ class FrozenClock:
 
 
 class Caller:
-    def __init__(self, detector, blocks, *, bad=None):
+    def __init__(self, detector, frames, *, bad=None):
         self.call = "call"
         self.row = detector.join()
         self.cadence = None
-        self.left = blocks
+        self.left = frames
         self.heard = []
         self._bad = bad
 
-    def block(self):
+    def frame(self):
         if not self.left:
             return None
         self.left -= 1
-        if self._bad == "raises in block":
+        if self._bad == "raises in frame":
             raise RuntimeError("trouble with this call")
-        return Block(256 * len(self.heard), bytes(100 if self._bad == "gives a short block" else BLOCK_BYTES))
+        return Frame(256 * len(self.heard), bytes(100 if self._bad == "gives a short frame" else PCM_BYTES))
 
-    def judged(self, block, pcm, probability):
-        assert len(pcm) == BLOCK_BYTES
+    def judged(self, frame, pcm, probability):
+        assert len(pcm) == PCM_BYTES
         assert 0 <= probability <= 1
-        self.heard.append(block.position)
+        self.heard.append(frame.position)
         if self.left:
             self.cadence.attend(self)
         if self._bad == "raises in judged":
@@ -57,7 +57,7 @@ def cadence_with(*backlogs, clock=None, bad=None):
     detector = VoiceDetector(len(backlogs))
     metrics = SttMetrics(CollectorRegistry())
     cadence = Cadence(detector, clock or FrozenClock(), metrics)
-    callers = [Caller(detector, blocks, bad=bad if n == 0 else None) for n, blocks in enumerate(backlogs)]
+    callers = [Caller(detector, frames, bad=bad if n == 0 else None) for n, frames in enumerate(backlogs)]
     for caller in callers:
         caller.cadence = cadence
         cadence.attend(caller)
@@ -80,7 +80,7 @@ def test_a_call_that_catches_up_costs_the_others_no_turn():
 
 
 @pytest.mark.parametrize(
-    ("trouble", "heard"), [("raises in judged", 1), ("raises in block", 0), ("gives a short block", 0)]
+    ("trouble", "heard"), [("raises in judged", 1), ("raises in frame", 0), ("gives a short frame", 0)]
 )
 def test_one_call_in_trouble_is_set_aside_and_the_others_are_heard(caplog, trouble, heard):
     cadence, callers, metrics = cadence_with(3, 3, bad=trouble)
@@ -100,7 +100,7 @@ def test_a_call_that_left_is_not_judged():
     assert [len(caller.heard) for caller in callers] == [0, 1]
 
 
-def test_a_call_whose_backlog_was_dropped_is_passed_over_until_it_has_a_block_again():
+def test_a_call_whose_backlog_was_dropped_is_passed_over_until_it_has_a_frame_again():
     cadence, callers, metrics = cadence_with(3, 1)
     callers[0].left = 0
     asyncio.run(cadence.beat())

@@ -18,7 +18,7 @@ from trunkline.testing.providers.deepgram import DeepgramEmulator
 
 pytestmark = pytest.mark.integration
 
-BLOCK = 256
+FRAME = 256
 FIRST, SECOND = UtteranceId(1), UtteranceId(2)
 LINES = ["A table for two.", "Tomorrow at eight, please."]
 PROVIDERS = [DeepgramProvider, FluxProvider]
@@ -40,8 +40,8 @@ class Call:
         return self.stream
 
     async def hear(self, seconds: float, *, voice: bool) -> None:
-        for _ in range(round(seconds * 8_000 / BLOCK)):
-            tone = (6_000 * np.sin(np.arange(BLOCK) * 0.3)) if voice else np.zeros(BLOCK)
+        for _ in range(round(seconds * 8_000 / FRAME)):
+            tone = (6_000 * np.sin(np.arange(FRAME) * 0.3)) if voice else np.zeros(FRAME)
             self.ear.push(tone.astype("<i2").tobytes(), voiced=voice)
             await asyncio.sleep(self.pace)
 

@@ -4,9 +4,7 @@ from hypothesis import strategies as st
 
 from trunkline.proto.agent import TurnTaking
 from trunkline.stt.endpointing import (
-    BLOCK_SAMPLES,
     FRAME_SAMPLES,
-    LEAD_BLOCKS,
     End,
     Endpointing,
     Onset,
@@ -23,7 +21,7 @@ VOICE, DOUBT, SILENCE = 0.9, 0.4, 0.05
 
 def hear(probabilities, rules=RULES, start=0):
     machine = Endpointing(rules)
-    verdicts = [machine.hear(start + n * BLOCK_SAMPLES, p) for n, p in enumerate(probabilities)]
+    verdicts = [machine.hear(start + n * FRAME_SAMPLES, p) for n, p in enumerate(probabilities)]
     return [verdict for verdict in verdicts if verdict is not None]
 
 
@@ -32,24 +30,24 @@ def test_a_cough_shorter_than_min_speech_is_no_speech():
 
 
 def test_speech_is_told_after_96_ms_and_named_after_its_first_voiced_frame():
-    assert hear([SILENCE] * 10 + [VOICE] * 3) == [Onset(16, 10 * BLOCK_SAMPLES)]
-    assert 10 * BLOCK_SAMPLES // FRAME_SAMPLES == 16
+    assert hear([SILENCE] * 10 + [VOICE] * 2) == []
+    assert hear([SILENCE] * 10 + [VOICE] * 3) == [Onset(10, 2_560)]
 
 
-def test_one_block_is_enough_where_the_agent_says_so():
+def test_one_frame_is_enough_where_the_agent_says_so():
     rules = Rules(min_speech_ms=32)
     assert hear([VOICE], rules) == [Onset(0, 0)]
 
 
 def test_a_pause_shorter_than_the_endpoint_belongs_to_the_utterance():
     verdicts = hear([VOICE] * 5 + [SILENCE] * 9 + [VOICE] * 5 + [SILENCE] * 10)
-    assert verdicts == [Onset(0, 0), End(0, 19 * BLOCK_SAMPLES, 29 * BLOCK_SAMPLES, forced=False)]
+    assert verdicts == [Onset(0, 0), End(0, 19 * FRAME_SAMPLES, 29 * FRAME_SAMPLES, forced=False)]
 
 
 def test_doubt_neither_begins_speech_nor_ends_it_nor_takes_it_up_again():
     assert hear([DOUBT] * 50) == []
     assert len(hear([VOICE] * 3 + [DOUBT] * 30)) == 1
-    assert hear([VOICE] * 3 + [SILENCE] + [DOUBT] * 9)[-1] == End(0, 768, 13 * BLOCK_SAMPLES, forced=False)
+    assert hear([VOICE] * 3 + [SILENCE] + [DOUBT] * 9)[-1] == End(0, 768, 13 * FRAME_SAMPLES, forced=False)
 
 
 def test_whoever_talks_on_is_cut_at_the_longest_utterance_and_heard_again():
@@ -63,25 +61,15 @@ def test_a_stream_that_breaks_off_ends_what_was_open():
     machine = Endpointing(RULES)
     assert machine.cut() is None
     for n in range(4):
-        machine.hear(n * BLOCK_SAMPLES, VOICE)
+        machine.hear(n * FRAME_SAMPLES, VOICE)
     assert machine.cut() == End(0, 1_024, 1_024, forced=True)
     assert not machine.open
 
 
-def test_a_successor_begins_in_the_silence_before_the_end_but_never_hears_voice_again():
-    judged = 64 * BLOCK_SAMPLES
-    patient = End(0, stop=8_192, judged=judged, forced=False)
-    assert patient.lead == judged - LEAD_BLOCKS * BLOCK_SAMPLES
-    hasty = End(0, stop=judged - 3 * BLOCK_SAMPLES, judged=judged, forced=False)
-    assert hasty.lead == hasty.stop
-    assert End(0, stop=judged - 512, judged=judged, forced=True).lead == judged
-
-
-@given(st.integers(1, 100_000))
-def test_what_is_replayed_after_the_committed_has_its_first_whole_block_where_it_should(block):
-    position = block * BLOCK_SAMPLES
-    first = (committed_before(position) + 1) * FRAME_SAMPLES
-    assert position - BLOCK_SAMPLES < first <= position
+@given(st.integers(0, 100_000))
+def test_what_is_replayed_after_the_committed_begins_where_it_should(frame):
+    position = frame * FRAME_SAMPLES
+    assert (committed_before(position) + 1) * FRAME_SAMPLES == position
 
 
 def test_the_rules_are_the_agents():
@@ -117,6 +105,15 @@ def test_the_same_audio_has_the_same_utterances(probabilities):
 
 
 @given(likelihoods, st.integers(0, 60))
-def test_a_replay_that_begins_in_the_silence_before_names_utterances_as_the_first_hearing_did(probabilities, blocks):
-    first_hearing = hear([SILENCE] * blocks + probabilities)
-    assert hear(probabilities, start=blocks * BLOCK_SAMPLES) == first_hearing
+def test_a_replay_that_begins_in_the_silence_before_names_utterances_as_the_first_hearing_did(probabilities, frames):
+    first_hearing = hear([SILENCE] * frames + probabilities)
+    assert hear(probabilities, start=frames * FRAME_SAMPLES) == first_hearing
+
+
+@given(likelihoods)
+def test_whoever_takes_over_where_an_end_was_judged_hears_what_follows_as_the_first_would(probabilities):
+    verdicts = hear(probabilities)
+    for number, verdict in enumerate(verdicts):
+        if isinstance(verdict, End):
+            first = committed_before(verdict.judged) + 1
+            assert hear(probabilities[first:], start=first * FRAME_SAMPLES) == verdicts[number + 1 :]

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.proto.errors import BadFrame
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
-from trunkline.stt.endpointing import BLOCK_SAMPLES
-from trunkline.stt.intake import BLOCK_BYTES, FRAME_BYTES, Block, Intake, Taken, pcm16_of
+from trunkline.stt.endpointing import FRAME_SAMPLES
+from trunkline.stt.intake import PCM_BYTES, Frame, Intake, Taken, pcm16_of
 
 pytestmark = pytest.mark.unit
 
@@ -15,46 +15,45 @@ T0_US = 1_700_000_000_000_000
 
 def frame(seq, *, epoch=1, codec=Codec.PCM16, rate=8_000, payload=None, flags=0):
     if payload is None:
-        payload = (seq % 30_000).to_bytes(2, "little") * 160 if codec is Codec.PCM16 else bytes([seq % 256]) * 160
-    return pack_media(MediaFrame(codec, rate, flags, epoch, seq, T0_US + seq * 20_000, payload))
+        payload = (seq % 30_000).to_bytes(2, "little") * 256 if codec is Codec.PCM16 else bytes([seq % 256]) * 256
+    return pack_media(MediaFrame(codec, rate, flags, epoch, seq, T0_US + seq * 32_000, payload))
 
 
 def drain(intake):
-    return list(iter(intake.block, None))
+    return list(iter(intake.frame, None))
 
 
-def test_eight_frames_make_five_blocks():
+def test_frames_are_given_out_one_by_one_each_where_its_number_puts_it():
     intake = Intake(1)
     for seq in range(8):
         assert intake.take(frame(seq)) is Taken.KEPT
-    blocks = drain(intake)
-    assert [block.position for block in blocks] == [0, 256, 512, 768, 1_024]
-    assert b"".join(block.audio for block in blocks) == b"".join(frame(seq)[24:] for seq in range(8))
+    assert intake.ready
+    assert drain(intake) == [Frame(256 * seq, frame(seq)[24:]) for seq in range(8)]
+    assert not intake.ready
 
 
 def test_mulaw_is_heard_as_well():
     intake = Intake(1)
-    intake.take(frame(0, codec=Codec.MULAW))
-    intake.take(frame(1, codec=Codec.MULAW))
-    block = intake.block()
-    assert block.audio == b"\x00" * 160 + b"\x01" * 96
-    assert pcm16_of([block]) == [mulaw_to_pcm16(block.audio)]
+    intake.take(frame(7, codec=Codec.MULAW))
+    coded = intake.frame()
+    assert coded == Frame(7 * 256, b"\x07" * 256)
+    assert pcm16_of([coded]) == [mulaw_to_pcm16(coded.audio)]
 
 
 def test_missing_frames_are_silence_in_mulaw_too():
     intake = Intake(1)
     for seq in (0, 3, 4):
         intake.take(frame(seq, codec=Codec.MULAW))
-    heard = b"".join(pcm16_of(drain(intake)))
-    assert heard[320:960] == bytes(640)
-    assert heard[960:1_024] == mulaw_to_pcm16(b"\x03" * 32)
+    heard = pcm16_of(drain(intake))
+    assert heard[1:3] == [bytes(512)] * 2
+    assert heard[3] == mulaw_to_pcm16(b"\x03" * 256)
 
 
-def test_blocks_of_calls_with_either_codec_are_decoded_together():
-    coded, plain = Block(0, bytes(range(256))), Block(256, bytes(range(256)) * 2)
+def test_frames_of_calls_with_either_codec_are_decoded_together():
+    coded, plain = Frame(0, bytes(range(256))), Frame(256, bytes(range(256)) * 2)
     assert pcm16_of([coded, plain, coded]) == [mulaw_to_pcm16(coded.audio), plain.audio, mulaw_to_pcm16(coded.audio)]
     assert pcm16_of([plain]) == [plain.audio]
-    assert len(plain.audio) == BLOCK_BYTES
+    assert len(plain.audio) == PCM_BYTES
 
 
 def test_a_call_keeps_its_codec():
@@ -79,10 +78,7 @@ def test_the_short_way_of_the_next_frame_leads_where_the_long_one_does(frames):
     short, long = Intake(1), Intake(1)
     for data in frames:
         expected = long.take(data)
-        if (ready := short.follow(data)) is None:
-            assert short.take(data) is expected
-        else:
-            assert (expected, ready) == (Taken.KEPT, long.ready)
+        assert (Taken.KEPT if short.follow(data) else short.take(data)) is expected
         for seen in ("gaps", "live_us", "newest", "ready", "_captured_us"):
             assert getattr(short, seen) == getattr(long, seen)
     assert drain(short) == drain(long)
@@ -90,22 +86,23 @@ def test_the_short_way_of_the_next_frame_leads_where_the_long_one_does(frames):
 
 def test_the_next_frame_goes_the_short_way():
     intake = Intake(1)
-    assert intake.follow(frame(1)) is None
-    for seq in (1, 2):  # before the first block there is something to skip
-        intake.take(frame(seq))
-    assert [intake.follow(frame(seq)) for seq in range(3, 20)] == [True] * 17
-    assert intake.follow(frame(21)) is None
-    assert intake.follow(frame(20, flags=1)) is None
-    assert intake.follow(frame(20, epoch=2)) is None
+    assert not intake.follow(frame(1))
+    intake.take(frame(1))
+    assert [intake.follow(frame(seq)) for seq in range(2, 20)] == [True] * 18
+    assert not intake.follow(frame(21))
+    assert not intake.follow(frame(20, flags=1))
+    assert not intake.follow(frame(20, epoch=2))
     assert intake.follow(frame(20))
 
 
-@given(st.integers(0, 5_000))
-def test_blocks_lie_on_the_same_grid_wherever_the_stream_is_taken_up(first):
-    intake = Intake(1)
-    for seq in range(first, first + 20):
-        intake.take(frame(seq))
-    assert all(block.position % BLOCK_SAMPLES == 0 for block in drain(intake))
+@given(st.integers(0, 60))
+def test_whoever_takes_up_the_stream_is_given_the_same_frames_at_the_same_places(first):
+    whole, later = Intake(1), Intake(1)
+    for seq in range(80):
+        whole.take(frame(seq))
+    for seq in range(first, 80):
+        later.take(frame(seq))
+    assert drain(later) == drain(whole)[first:]
 
 
 def test_a_frame_of_another_epoch_is_fenced():
@@ -124,7 +121,7 @@ def test_a_frame_that_comes_twice_is_heard_once():
         Taken.REPEATED,
         Taken.KEPT,
     ]
-    assert intake.block().audio == (frame(0)[24:] + frame(1)[24:])[:512]
+    assert [heard.audio for heard in drain(intake)] == [frame(seq)[24:] for seq in range(3)]
 
 
 def test_missing_frames_are_silence_and_counted():
@@ -132,9 +129,16 @@ def test_missing_frames_are_silence_and_counted():
     intake.take(frame(0))
     intake.take(frame(3))
     assert intake.gaps == 2
-    blocks = drain(intake)
-    assert blocks[0].audio == frame(0)[24:] + bytes(512 - FRAME_BYTES)
-    assert intake.captured_at(2 * 160) == (T0_US + 2 * 20_000) / 1e6
+    assert [heard.audio for heard in drain(intake)] == [frame(0)[24:], bytes(512), bytes(512), frame(3)[24:]]
+    assert intake.captured_at(3 * 256 - 1) == (T0_US + 2 * 32_000) / 1e6
+
+
+def test_the_last_sample_of_a_frame_was_captured_when_the_frame_says_and_each_before_it_125_us_sooner():
+    intake = Intake(1)
+    intake.take(frame(0))
+    intake.take(frame(1))
+    moments = [intake.captured_at(position) for position in (255, 256, 510, 511)]
+    assert moments == [(T0_US + us) / 1e6 for us in (0, 125, 31_875, 32_000)]
 
 
 def test_a_long_gap_begins_the_stream_anew():
@@ -142,20 +146,32 @@ def test_a_long_gap_begins_the_stream_anew():
     intake.take(frame(0))
     assert intake.take(frame(1_000)) is Taken.BROKEN
     intake.take(frame(1_001))
-    assert drain(intake)[0].position == 1_000 * 160
+    assert [heard.position for heard in drain(intake)] == [1_000 * FRAME_SAMPLES, 1_001 * FRAME_SAMPLES]
 
 
-def test_audio_nobody_fetches_is_bounded():
-    intake = Intake(1)
-    taken = [intake.take(frame(seq)) for seq in range(2_000)]
-    assert taken.count(Taken.BROKEN) == 3
-    assert len(intake._audio) <= 501 * FRAME_BYTES
+@pytest.mark.parametrize("short", [True, False])
+def test_audio_nobody_fetches_is_bounded(short):
+    intake, taken, longest = Intake(1), [], 0
+    for seq in range(2_000):
+        taken.append(Taken.KEPT if short and intake.follow(frame(seq)) else intake.take(frame(seq)))
+        longest = max(longest, len(intake._frames))
+    assert taken.count(Taken.BROKEN) == 6
+    assert longest == 321
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"nonsense", frame(0)[:30], frame(0, rate=16_000), frame(0, payload=b"\0" * 640), frame(0, payload=b"")],
+    [
+        b"",
+        b"nonsense",
+        frame(0)[:30],
+        frame(0, rate=16_000),
+        frame(0, payload=b"\0" * 320),
+        frame(0, payload=b"\0" * 1_024),
+        frame(0, codec=Codec.MULAW, payload=b"\0" * 512),
+        frame(0, payload=b""),
+    ],
 )
-def test_what_is_not_20_ms_at_8_khz_is_refused(data):
+def test_what_is_not_32_ms_at_8_khz_is_refused(data):
     with pytest.raises(BadFrame):
         Intake(1).take(data)

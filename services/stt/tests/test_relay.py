@@ -21,7 +21,7 @@ from trunkline.stt.relay import BYTES_PER_S, Lender, Means, Relay
 
 pytestmark = pytest.mark.integration  # real time-outs, some tens of milliseconds each
 
-BLOCK = b"\x01\x00" * 256  # 32 ms
+FRAME = b"\x01\x00" * 256  # 32 ms
 QUICK = Timeouts(connect_ms=50, first_ms=60, stall_ms=150)
 CONTINUOUS = SttCapabilities(interim_results=True, needs_vad_segments=False)
 SEGMENTS = SttCapabilities()
@@ -49,7 +49,7 @@ class Ear:
         if self.open is None:
             return
         self.heard[self.open] += len(pcm)
-        if self.mode == "drops" and self.heard[self.open] >= 3 * len(BLOCK):
+        if self.mode == "drops" and self.heard[self.open] >= 3 * len(FRAME):
             self.tell(Lost(Transient("reset", "dropped")))
         elif self.mode in {"works", "deaf-at-end"}:
             self.tell(Partial(self.open, f"{self.heard[self.open]}"))
@@ -87,10 +87,10 @@ class Scene:
     def now(self):
         return time.monotonic() + self.passed_s
 
-    def hear(self, blocks, *, in_real_time=True):
-        for _ in range(blocks):
-            self.relay.push(BLOCK, voiced=True)
-            self.passed_s += in_real_time * len(BLOCK) / BYTES_PER_S
+    def hear(self, frames, *, in_real_time=True):
+        for _ in range(frames):
+            self.relay.push(FRAME, voiced=True)
+            self.passed_s += in_real_time * len(FRAME) / BYTES_PER_S
 
     def lender(self, number):
         async def lend(on_heard):
@@ -104,10 +104,10 @@ class Scene:
 
         return Lender(Stt(provider=f"p{number}", timeouts=QUICK), lend)
 
-    def speak(self, utterance, blocks=5, lead=BLOCK * 2, *, in_real_time=True):
+    def speak(self, utterance, frames=5, lead=FRAME * 2, *, in_real_time=True):
         self.relay.push(lead, voiced=True)
         self.relay.begin(utterance, lead)
-        self.hear(blocks, in_real_time=in_real_time)
+        self.hear(frames, in_real_time=in_real_time)
 
     @property
     def finals(self):
@@ -131,7 +131,7 @@ def play(scene, story):
     assert all(ear.closed for _, ear in scene.ears)
 
 
-WHOLE = f"{7 * len(BLOCK)} bytes"
+WHOLE = f"{7 * len(FRAME)} bytes"
 
 
 @pytest.mark.parametrize("capabilities", [CONTINUOUS, SEGMENTS])
@@ -145,7 +145,7 @@ def test_whatever_goes_wrong_the_next_one_hears_the_whole_utterance(mode, capabi
         await scene.settle(lambda: scene.finals)
 
     play(scene, story)
-    heard = f"{5 * len(BLOCK)} bytes" if scene.ears[-1][0] == 0 and capabilities is CONTINUOUS else WHOLE
+    heard = f"{5 * len(FRAME)} bytes" if scene.ears[-1][0] == 0 and capabilities is CONTINUOUS else WHOLE
     assert scene.finals == [(1, heard)]
     assert scene.facts[0].provider == "p0"
     assert scene.facts[-1].then == "fallback"
@@ -155,13 +155,13 @@ def test_voice_without_words_replaces_the_ear_once():
     scene = Scene("silent", "works")
 
     async def story():
-        scene.speak(1, blocks=7)
+        scene.speak(1, frames=7)
         await scene.settle(lambda: len(scene.ears) == 2)
         scene.relay.finish()
         await scene.settle(lambda: scene.finals)
 
     play(scene, story)
-    assert scene.finals == [(1, f"{9 * len(BLOCK)} bytes")]
+    assert scene.finals == [(1, f"{9 * len(FRAME)} bytes")]
     assert scene.facts[0].kind == "silent"
 
 
@@ -169,7 +169,7 @@ def test_voice_that_is_heard_again_in_a_burst_says_nothing_about_the_ear():
     scene = Scene("silent", "works")
 
     async def story():
-        scene.speak(1, blocks=50, in_real_time=False)
+        scene.speak(1, frames=50, in_real_time=False)
         await asyncio.sleep(0.02)
 
     play(scene, story)
@@ -180,7 +180,7 @@ def test_two_ears_that_hear_no_words_in_it_are_believed():
     scene = Scene("silent", "silent", "works")
 
     async def story():
-        scene.speak(1, blocks=7)
+        scene.speak(1, frames=7)
         await scene.settle(lambda: len(scene.ears) == 2)
         scene.hear(20)
         await asyncio.sleep(0.02)
@@ -267,7 +267,7 @@ def test_an_ear_that_cannot_be_lent_is_passed_over():
         scene.relay.finish()
 
     play(scene, story)
-    assert scene.finals == [(1, f"{5 * len(BLOCK)} bytes")]
+    assert scene.finals == [(1, f"{5 * len(FRAME)} bytes")]
 
 
 def test_no_ear_at_all_is_said_at_the_start():
@@ -312,7 +312,7 @@ def test_no_utterance_is_ever_told_twice_or_left_without_an_end(modes):
 
     async def story():
         for utterance in (1, 2):
-            scene.speak(utterance, blocks=4)
+            scene.speak(utterance, frames=4)
             scene.relay.finish()
             await scene.settle(
                 lambda u=utterance: any(

@@ -19,7 +19,7 @@ from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 
 pytestmark = pytest.mark.integration
 
-BLOCK = 256
+FRAME = 256
 FIRST, SECOND = UtteranceId(1), UtteranceId(2)
 LINES = ["A table for two.", "Tomorrow at eight, please."]
 TIMEOUT_S = 8
@@ -45,8 +45,8 @@ class Call:
         return self.stream
 
     async def hear(self, seconds: float, *, voice: bool) -> None:
-        for _ in range(round(seconds * 8_000 / BLOCK)):
-            self.ear.push(sound(BLOCK, voice=voice), voiced=voice)
+        for _ in range(round(seconds * 8_000 / FRAME)):
+            self.ear.push(sound(FRAME, voice=voice), voiced=voice)
             await asyncio.sleep(self.pace)
 
     async def utter(self, utterance: UtteranceId, *, seconds: float = 1.5, silence_s: float = 0.6) -> None:

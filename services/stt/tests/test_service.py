@@ -33,7 +33,7 @@ from trunkline.stt.settings import SttSettings
 
 pytestmark = pytest.mark.integration
 
-FRAME_S = 0.02
+FRAME_S = 0.032
 _numbers = itertools.count()
 
 
@@ -85,11 +85,11 @@ class Caller:
     async def speak(self, pcm, *, first=0, law=Codec.MULAW, fast=False, only_from=0):
         subject = subjects.media(self.reply.worker, self.call)
         began = SYSTEM.monotonic()
-        for n, at in enumerate(range(0, len(pcm), 320)):
+        for n, at in enumerate(range(0, len(pcm), 512)):
             seq = first + n
             if seq < only_from:
                 continue
-            piece = pcm[at : at + 320]
+            piece = pcm[at : at + 512]
             payload = pcm16_to_mulaw(piece) if law is Codec.MULAW else piece
             frame = MediaFrame(law, 8_000, 0, self.epoch, seq, int(SYSTEM.wall() * 1e6), payload)
             await self.bus.media.publish_frame(subject, pack_media(frame))
@@ -214,7 +214,7 @@ def test_garbage_and_stale_frames_harm_no_neighbour(nats_url, voice):
             async def disturb():
                 for n in range(100):
                     await edge.bus.media.publish_frame(subject, b"\x01\x09garbage" * n)
-                    stale = MediaFrame(Codec.PCM16, 8_000, 0, 0, n, 0, bytes(320))
+                    stale = MediaFrame(Codec.PCM16, 8_000, 0, 0, n, 0, bytes(512))
                     await edge.bus.media.publish_frame(subject, pack_media(stale))
                     await edge.bus.media.publish_frame(subjects.media(bad.reply.worker, "nobody"), b"")
 
@@ -273,7 +273,7 @@ def test_a_call_claimed_again_is_heard_in_its_new_epoch_only(nats_url, voice):
             await caller.speak(voice.say("yes"), fast=True)
             await caller.turns(1)
             assert {message.epoch for message in caller.told} == {2}
-            assert service._metrics.frames["fenced"] == len(voice.say("yes")) // 320
+            assert service._metrics.frames["fenced"] == len(voice.say("yes")) // 512
             assert service.worker.calls == 1
 
     asyncio.run(run())
@@ -292,7 +292,7 @@ def test_a_call_that_is_somebody_elses_by_now_is_let_go_and_its_frames_are_count
             pcm = voice.say("yes")
             await caller.speak(pcm, fast=True)
             async with asyncio.timeout(2):
-                while service._metrics.frames["unclaimed"] < len(pcm) // 320:
+                while service._metrics.frames["unclaimed"] < len(pcm) // 512:
                     await asyncio.sleep(0.005)
             assert caller.told == []
 

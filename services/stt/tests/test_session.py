@@ -5,6 +5,7 @@ import gc
 import json
 import weakref
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -97,15 +98,15 @@ class Ear:
 class Call:
     def __init__(self, capabilities=None, settings=None, journal=""):
         self.metrics = SttMetrics(CollectorRegistry())
-        detector = VoiceDetector(2)
+        self.detector = VoiceDetector(2)
         self.outbox = Collected()
-        self.cadence = Cadence(detector, SYSTEM, self.metrics)
+        self.cadence = Cadence(self.detector, SYSTEM, self.metrics)
         health = Health("stt", BreakerRules(), SYSTEM.monotonic, CollectorRegistry())
         self.facts = Facts()
         prices = Prices(as_of="2025-01-01", price=(Price(provider="acme", model="", audio_minute=6.0),))
         settings = settings or SttSettings()
         shared = Surroundings(
-            detector,
+            self.detector,
             self.cadence,
             self.outbox,
             SYSTEM,
@@ -131,14 +132,14 @@ class Call:
         return self
 
     def hear(self, *probabilities):
-        """Deliver frames and have their blocks judged as told."""
+        """Deliver frames, each judged as told."""
         for probability in probabilities:
-            while (block := self.hearing.block()) is None:
-                self.frame()
-            self.hearing.judged(block, pcm16_of([block])[0], probability)
+            self.frame()
+            frame = self.hearing.frame()
+            self.hearing.judged(frame, pcm16_of([frame])[0], probability)
 
-    def frame(self, epoch=4, payload=b"\1\0" * 160):
-        frame = MediaFrame(Codec.PCM16, 8_000, 0, epoch, self.seq, T0_US + self.seq * 20_000, payload)
+    def frame(self, epoch=4, payload=b"\1\0" * 256):
+        frame = MediaFrame(Codec.PCM16, 8_000, 0, epoch, self.seq, T0_US + self.seq * 32_000, payload)
         self.hearing.on_frame(pack_media(frame))
         self.seq += epoch == 4
 
@@ -160,7 +161,7 @@ def test_a_call_that_is_forgotten_is_freed_without_the_collector():
     async def story():
         call = await Call().begin()
         call.hear(*SPEECH)
-        call.hearing.on_heard(Final(32, "yes please", 0.5))
+        call.hearing.on_heard(Final(20, "yes please", 0.5))
         await call.hearing.close("done", goes_on=False)
         known = weakref.ref(call.hearing._intake), weakref.ref(call.hearing._stream)
         call.hearing.forget()
@@ -181,16 +182,16 @@ def test_an_utterance_is_told_as_it_begins_and_when_its_words_stand():
     def story(call):
         call.hear(*SPEECH)
         assert call.told == [SpeechStarted]
-        call.hearing.on_heard(Final(32, "yes please", 0.5))
+        call.hearing.on_heard(Final(20, "yes please", 0.5))
         started, final, ended = call.outbox.messages
-        # Block 20 begins in frame 32; block 29 ends in frame 47.
-        onset_at, offset_at = (T0_US + 32 * 20_000) / 1e6, (T0_US + 47 * 20_000) / 1e6
+        # The voice is in frames 20 to 29, from the first sample to the last; a frame tells when its last was captured.
+        onset_at, offset_at = (T0_US + 19 * 32_000 + 125) / 1e6, (T0_US + 29 * 32_000) / 1e6
         assert isinstance(started, SpeechStarted)
-        assert (started.epoch, started.utterance, started.onset_at) == (4, 32, onset_at)
+        assert (started.epoch, started.utterance, started.onset_at) == (4, 20, onset_at)
         assert started.judged_at > onset_at
         assert isinstance(final, FinalTranscript)
         assert (final.text, final.onset_at, final.offset_at) == ("yes please", onset_at, offset_at)
-        assert final.committed == 48  # the last 9 blocks of silence are the next one's pre-roll
+        assert final.committed == 39  # whoever takes over begins to hear where the end was judged
         assert final.confidence == 0.5
         assert isinstance(ended, TurnEnded)
         assert ended.speech_ended_at == offset_at
@@ -199,10 +200,21 @@ def test_an_utterance_is_told_as_it_begins_and_when_its_words_stand():
     in_loop(story)
 
 
+def test_once_an_utterance_is_over_the_detector_hears_as_a_successors_would():
+    def story(call):
+        noise = np.random.default_rng(1).integers(-9_000, 9_000, 256).astype("<i2").tobytes()
+        fresh, used = (call.detector.probabilities([call.hearing.row], [noise]) for _ in range(2))
+        assert used != pytest.approx(fresh, abs=1e-3)
+        call.hear(*SPEECH)
+        assert call.detector.probabilities([call.hearing.row], [noise]) == pytest.approx(fresh, abs=1e-6)
+
+    in_loop(story)
+
+
 def test_the_recogniser_gets_300_ms_before_the_onset_and_the_silence_after():
     def story(call):
         call.hear(*SPEECH)
-        assert call.ear.calls == [("begin", 32), ("finish", 9 + 10 + 10)]
+        assert call.ear.calls == [("begin", 20), ("finish", 9 + 10 + 10)]
 
     in_loop(story)
 
@@ -211,7 +223,7 @@ def test_what_was_heard_once_is_not_handed_over_again():
     def story(call):
         # 30 s of voice are cut, and go on without a pause.
         call.hear(*[0.9] * 1_000)
-        assert call.ear.calls[:3] == [("begin", 0), ("finish", 938), ("begin", 1_500)]
+        assert call.ear.calls[:3] == [("begin", 0), ("finish", 938), ("begin", 938)]
         assert len(call.ear.pcm) // 512 == 1_000 - 938
 
     in_loop(story)
@@ -230,7 +242,7 @@ def test_a_provider_that_wants_everything_gets_everything():
 def test_sound_without_words_ends_the_turn_without_a_final():
     def story(call):
         call.hear(*SPEECH)
-        call.hearing.on_heard(Final(32, ""))
+        call.hearing.on_heard(Final(20, ""))
         assert call.told == [SpeechStarted, TurnEnded]
 
     in_loop(story)
@@ -239,8 +251,8 @@ def test_sound_without_words_ends_the_turn_without_a_final():
 def test_a_provider_that_fails_ends_the_turn_without_a_final_and_is_counted():
     def story(call):
         call.hear(*SPEECH)
-        call.hearing.on_heard(Failed(32, Transient("the line to the provider broke")))
-        call.hearing.on_heard(Final(32, "too late"))
+        call.hearing.on_heard(Failed(20, Transient("the line to the provider broke")))
+        call.hearing.on_heard(Final(20, "too late"))
         assert call.told == [SpeechStarted, TurnEnded]
         assert call.metrics.counts["finals_missing"] == 1
         assert call.metrics.counts["words_late"] == 1
@@ -252,7 +264,7 @@ def test_partials_are_told_when_they_say_something_new():
     def story(call):
         call.hear(*SPEECH[:25])
         for text in ("yes", "yes", "", "yes please"):
-            call.hearing.on_heard(Partial(32, text))
+            call.hearing.on_heard(Partial(20, text))
         assert [m.text for m in call.outbox.messages if isinstance(m, PartialTranscript)] == ["yes", "yes please"]
 
     in_loop(story)
@@ -265,7 +277,7 @@ def test_utterances_are_told_in_the_order_in_which_they_were_spoken():
         second = call.outbox.messages[1].utterance
         call.hearing.on_heard(Final(second, "two"))
         assert len(call.told) == 2
-        call.hearing.on_heard(Final(32, "one"))
+        call.hearing.on_heard(Final(20, "one"))
         assert [m.text for m in call.outbox.messages if isinstance(m, FinalTranscript)] == ["one", "two"]
         assert call.told[2:] == [FinalTranscript, TurnEnded, FinalTranscript, TurnEnded]
 
@@ -310,7 +322,8 @@ def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
         call = await Call().begin()
         while not call.metrics.frames["broken"]:
             call.frame()
-        assert call.hearing.block() is None
+        assert call.hearing.frame().position == 256 * (call.seq - 1)
+        assert call.hearing.frame() is None
         await call.cadence.beat()
         call.hear(*SPEECH)
         assert call.told == [SpeechStarted]
@@ -325,7 +338,7 @@ def test_words_that_do_not_come_in_time_are_given_up_with_the_provider():
         call.hear(*SPEECH)
         async with asyncio.timeout(5):
             await call.ear.given_up.wait()
-        assert call.ear.calls[-1] == ("give up", 32)
+        assert call.ear.calls[-1] == ("give up", 20)
         assert call.told == [SpeechStarted, TurnEnded]
         assert call.metrics.counts["finals_missing"] == 1
 
@@ -341,7 +354,7 @@ def test_after_the_close_nothing_is_told():
         story(call)
         await call.hearing.close("call-ended", goes_on=False)
         await call.hearing.close("again", goes_on=True)
-        call.hearing.on_heard(Final(32, "yes"))
+        call.hearing.on_heard(Final(20, "yes"))
         assert call.told == [SpeechStarted]
         assert call.ear.calls.count(("close",)) == 1
 
@@ -352,7 +365,7 @@ def test_the_end_of_the_speech_is_told_before_its_words_are_known():
     def story(call):
         call.hear(*SPEECH)
         (stopped,) = (m for _, m in call.outbox.published if isinstance(m, SpeechStopped))
-        call.hearing.on_heard(Final(32, "yes"))
+        call.hearing.on_heard(Final(20, "yes"))
         assert call.outbox.messages[-1].endpoint_at == stopped.endpoint_at
 
     in_loop(story)
@@ -361,8 +374,8 @@ def test_the_end_of_the_speech_is_told_before_its_words_are_known():
 def test_a_turn_whose_words_nobody_could_find_is_told_as_failed():
     def story(call):
         call.hear(*SPEECH, *SPEECH)
-        call.hearing.on_heard(Failed(32, Transient("no")))
-        call.hearing.on_heard(Final(96, ""))
+        call.hearing.on_heard(Failed(20, Transient("no")))
+        call.hearing.on_heard(Final(60, ""))
         assert [m.failed for m in call.outbox.messages if isinstance(m, TurnEnded)] == [True, False]
 
     in_loop(story)
@@ -371,8 +384,8 @@ def test_a_turn_whose_words_nobody_could_find_is_told_as_failed():
 def test_a_provider_may_judge_that_the_turn_is_over_before_the_silence_does():
     def story(call):
         call.hear(*SPEECH[:32])
-        call.hearing.on_heard(TurnOver(32))
-        call.hearing.on_heard(TurnOver(32))
+        call.hearing.on_heard(TurnOver(20))
+        call.hearing.on_heard(TurnOver(20))
         assert [what for what, _ in call.ear.calls] == ["begin", "finish"]
 
     in_loop(story)
@@ -417,7 +430,7 @@ def test_it_rests_when_all_that_was_said_is_told():
         call.hear(*SPEECH[25:])
         await asyncio.sleep(0)
         assert not resting.done()
-        call.hearing.on_heard(Final(32, "yes"))
+        call.hearing.on_heard(Final(20, "yes"))
         await resting
         await call.hearing.close("done", goes_on=False)
 
@@ -455,7 +468,7 @@ def test_frames_and_words_are_in_the_journal(tmp_path):
         call = await Call(journal=str(tmp_path)).begin()
         call.frame(epoch=3)
         call.hear(*SPEECH)
-        call.hearing.on_heard(Final(32, "yes"))
+        call.hearing.on_heard(Final(20, "yes"))
         await call.hearing.close("done", goes_on=False)
         return call.seq
 
@@ -466,4 +479,4 @@ def test_frames_and_words_are_in_the_journal(tmp_path):
         (4, seq) for seq in range(frames)
     ]
     (final,) = [line for line in noted if line["what"] == "final"]
-    assert (final["epoch"], final["utterance"], final["length"], final["committed"]) == (4, 32, 3, 48)
+    assert (final["epoch"], final["utterance"], final["length"], final["committed"]) == (4, 20, 3, 39)

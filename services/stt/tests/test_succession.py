@@ -31,7 +31,7 @@ from trunkline.stt.vad import VoiceDetector
 
 pytestmark = pytest.mark.integration
 
-RING_FRAMES = 250
+RING_FRAMES = 156
 
 
 class Told:
@@ -90,8 +90,8 @@ class Worker:
 
     async def hear(self, pcm, first, upto, flags=Flag.NONE):
         for seq in range(first, upto):
-            payload = pcm16_to_mulaw(pcm[seq * 320 : seq * 320 + 320])
-            frame = MediaFrame(Codec.MULAW, 8_000, int(flags), self.epoch, seq, seq * 20_000, payload)
+            payload = pcm16_to_mulaw(pcm[seq * 512 : seq * 512 + 512])
+            frame = MediaFrame(Codec.MULAW, 8_000, int(flags), self.epoch, seq, seq * 32_000, payload)
             self.hearing.on_frame(pack_media(frame))
             if seq % RING_FRAMES == 0:
                 await self.catch_up()
@@ -114,7 +114,7 @@ class Scene:
 
     async def undisturbed(self, pcm):
         worker = await Worker(1, self.provider, self.stt, self.turns).begin()
-        await worker.hear(pcm, 0, len(pcm) // 320)
+        await worker.hear(pcm, 0, len(pcm) // 512)
         await worker.hearing.rest()
         await worker.hearing.close("done", goes_on=False)
         return worker.told
@@ -122,12 +122,12 @@ class Scene:
     async def with_a_kill(self, pcm, at):
         """Return what was told by the worker killed at frame `at`, and by its successor."""
         first = await Worker(1, self.provider, self.stt, self.turns).begin()
-        for seq in range(0, at, 25):
-            await first.hear(pcm, seq, min(seq + 25, at))
+        for seq in range(0, at, 16):
+            await first.hear(pcm, seq, min(seq + 16, at))
         await first.die()
         second = await Worker(2, self.provider, self.stt, self.turns).begin()
         await second.hear(pcm, max(first.told.committed + 1, at - RING_FRAMES), at, Flag.REPLAY)
-        await second.hear(pcm, at, len(pcm) // 320)
+        await second.hear(pcm, at, len(pcm) // 512)
         await second.hearing.rest()
         await second.hearing.close("done", goes_on=False)
         assert {message.epoch for message in second.told.of(SpeechStarted)} <= {2}
@@ -157,7 +157,7 @@ def test_wherever_a_worker_is_killed_every_word_is_heard_once(voice, grammar):
         async with hearing(LocalProvider({}), Stt(provider="local", grammar=grammar)) as scene:
             expected = (await scene.undisturbed(pcm)).words
             assert [text for _, text in expected] == ["friday evening at seven thirty", "for two people"]
-            frames = len(pcm) // 320
+            frames = len(pcm) // 512
             for at in range(frames // 11, frames, frames // 11)[:10]:
                 first, second = await scene.with_a_kill(pcm, at)
                 assert first.words + second.words == expected, f"killed at frame {at} of {frames}"
@@ -178,7 +178,7 @@ def test_a_successor_names_utterances_as_the_one_before_would_have(voice, phrase
             assert len(onsets) >= 4
             for ended in whole.of(TurnEnded):
                 worker = await Worker(2, scene.provider, stt, scene.turns).begin()
-                await worker.hear(pcm, ended.committed + 1, len(pcm) // 320, Flag.REPLAY)
+                await worker.hear(pcm, ended.committed + 1, len(pcm) // 512, Flag.REPLAY)
                 again = [(started.utterance, started.onset_at) for started in worker.told.of(SpeechStarted)]
                 assert again == [onset for onset in onsets if onset[0] > ended.utterance]
                 await worker.hearing.close("done", goes_on=False)
@@ -193,7 +193,7 @@ def test_an_utterance_that_ended_long_ago_ends_at_once_when_it_is_heard_again(vo
         async with hearing(BenchProvider({}), Stt(provider="bench")) as scene:
             worker = await Worker(2, scene.provider, scene.stt, scene.turns).begin()
             began = SYSTEM.monotonic()
-            await worker.hear(pcm, 0, len(pcm) // 320, Flag.REPLAY)
+            await worker.hear(pcm, 0, len(pcm) // 512, Flag.REPLAY)
             await worker.hearing.rest()
             assert SYSTEM.monotonic() - began < len(pcm) / 16_000 / 2
             assert len(worker.told.of(TurnEnded)) == 1

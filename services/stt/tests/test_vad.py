@@ -2,21 +2,20 @@ import numpy as np
 import pytest
 
 from trunkline.providers.errors import Unavailable
-from trunkline.stt.endpointing import LEAD_BLOCKS
-from trunkline.stt.intake import BLOCK_BYTES
+from trunkline.stt.intake import PCM_BYTES
 from trunkline.stt.vad import VoiceDetector
 
 pytestmark = pytest.mark.unit
 
 
-def blocks_of(pcm):
-    return [pcm[at : at + BLOCK_BYTES] for at in range(0, len(pcm) - BLOCK_BYTES + 1, BLOCK_BYTES)]
+def frames_of(pcm):
+    return [pcm[at : at + PCM_BYTES] for at in range(0, len(pcm) - PCM_BYTES + 1, PCM_BYTES)]
 
 
 def alone(pcm):
     detector = VoiceDetector(1)
     row = detector.join()
-    return [detector.probabilities([row], [block])[0] for block in blocks_of(pcm)]
+    return [detector.probabilities([row], [frame])[0] for frame in frames_of(pcm)]
 
 
 def test_speech_is_voice_and_silence_and_hiss_are_not(voice):
@@ -27,7 +26,7 @@ def test_speech_is_voice_and_silence_and_hiss_are_not(voice):
 
 
 def test_a_batch_hears_what_each_call_alone_would(voice):
-    calls = [blocks_of(voice.say(text)) for text in ("yes please", "for two people", "my name is smith")]
+    calls = [frames_of(voice.say(text)) for text in ("yes please", "for two people", "my name is smith")]
     expected = [alone(b"".join(call)) for call in calls]
     detector = VoiceDetector(5)
     other = detector.join()
@@ -51,25 +50,22 @@ def test_a_row_that_is_used_again_remembers_nothing(voice):
     detector = VoiceDetector(1)
     for _ in range(2):
         row = detector.join()
-        assert [detector.probabilities([row], [block])[0] for block in blocks_of(pcm)] == pytest.approx(alone(pcm))
+        assert [detector.probabilities([row], [frame])[0] for frame in frames_of(pcm)] == pytest.approx(alone(pcm))
         detector.leave(row)
 
 
-def test_blocks_heard_anew_at_once_are_heard_as_one_after_the_other(voice):
-    blocks = blocks_of(voice.say("hello i would like to book a table"))
-    one_by_one, at_once = VoiceDetector(3), VoiceDetector(3)
-    for detector in (one_by_one, at_once):
-        other, row = detector.join(), detector.join()
-        detector.probabilities([other, row], [blocks[20], blocks[30]])  # what is to be forgotten, and what is not
-    begun, going_on = blocks[8 : 8 + LEAD_BLOCKS], blocks[8 + LEAD_BLOCKS :]
-    one_by_one.reset(row)
-    expected = [one_by_one.probabilities([row], [block])[0] for block in begun]
-    assert at_once.hear_anew(row, begun) == pytest.approx(expected, abs=1e-5)
-    for block in going_on:
-        both = at_once.probabilities([other, row], [block, block])
-        assert both == pytest.approx(one_by_one.probabilities([other, row], [block, block]), abs=1e-4)
-    assert at_once.hear_anew(row, []) == []
-    assert at_once.probabilities([row], blocks[:1]) == pytest.approx(alone(blocks[0]), abs=1e-5)
+def test_a_row_that_is_reset_hears_as_if_it_had_heard_nothing_and_its_neighbour_hears_on(voice):
+    frames = frames_of(voice.say("hello i would like to book a table"))
+    detector = VoiceDetector(2)
+    rows = detector.join(), detector.join()
+    heard = []
+    for n, frame in enumerate(frames):
+        if n == 30:
+            detector.reset(rows[1])
+        heard.append(detector.probabilities(rows, [frame, frame]))
+    assert [one for one, _ in heard] == pytest.approx(alone(b"".join(frames)), abs=1e-4)
+    assert [other for _, other in heard[30:]] == pytest.approx(alone(b"".join(frames[30:])), abs=1e-4)
+    assert heard[30][0] != pytest.approx(heard[30][1], abs=1e-2)
 
 
 def test_a_full_detector_says_so():

@@ -15,11 +15,13 @@ from trunkline.proto.events import (
     ToolCalled,
     ToolReturned,
 )
+from trunkline.proto.frame import FRAME_MS
 
 CALL = "a-call"
 ASKED = (0, WANTS_TOOL)
 USUAL_S = 1.0
-FRAMES = 1_000
+FRAMES = 625
+FRAME_S = FRAME_MS / 1_000
 
 
 def words_from(at_t, words):
@@ -58,8 +60,8 @@ def notes():
         note(0.6, "edge-1", "assigned", stage="tts", worker="tts-1", epoch=1),
         note(0.6, "edge-1", "assigned", stage="brain", worker="brain-1", epoch=1),
     ]
-    found += [note(0.7 + seq / 50, "edge-1", "frame", epoch=1, seq=seq) for seq in range(FRAMES)]
-    found += [note(0.701 + seq / 50, "stt-1", "heard", epoch=1, seq=seq) for seq in range(FRAMES)]
+    found += [note(0.7 + seq * FRAME_S, "edge-1", "frame", epoch=1, seq=seq) for seq in range(FRAMES)]
+    found += [note(0.701 + seq * FRAME_S, "stt-1", "heard", epoch=1, seq=seq) for seq in range(FRAMES)]
     found += [
         note(at.at_s - 0.1, "edge-1", "audio", epoch=1, generation=1, utterance=1, seq=n, ms=200, verdict="played")
         for n, at in enumerate(caller().words)

@@ -8,7 +8,7 @@ from trunkline.chaos.evidence import CallerRecord, Evidence, Fault
 from trunkline.chaos.script import QUESTIONS
 from trunkline.proto.events import CallEnded, ToolReturned
 
-from .fabricated import CALL, FRAMES, but, caller_but, effect, event, good, note, spoke, words_from
+from .fabricated import CALL, FRAME_S, FRAMES, but, caller_but, effect, event, good, note, spoke, words_from
 
 pytestmark = pytest.mark.unit
 
@@ -239,17 +239,17 @@ def test_a_frame_that_went_down_with_its_edge():
 
 
 def test_the_frames_of_an_outage_in_which_the_call_ended_need_not_be_heard():
-    last = 0.7 + (FRAMES - 1) / 50
-    evidence = notes_but(lambda one: [] if one.what == "heard" and one.t > last - 0.6 else [one])
+    last = 0.7 + (FRAMES - 1) * FRAME_S
+    evidence = notes_but(lambda one: [] if one.what == "heard" and one.t > last - 1.0 else [one])
     assert rules_broken(evidence) == {"frame-lost"}
-    outage = Fault(t=last - 0.5, kind="nats-restart", service="nats", until_t=last + 0.1)
+    outage = Fault(t=last - 0.9, kind="nats-restart", service="nats", until_t=last + 0.1)
     assert not rules_broken(but(evidence, faults=(outage,)))
     assert rules_broken(but(evidence, faults=(but(outage, t=5.0, until_t=5.5),))) == {"frame-lost"}
 
 
 def test_a_frame_heard_by_the_next_worker():
     def change(one):
-        heard_later = one.what == "heard" and one.seq > 500
+        heard_later = one.what == "heard" and one.seq > 300
         return [but(one, who="stt-2", epoch=2, t=one.t + 0.3)] if heard_later else [one]
 
     assert not rules_broken(notes_but(change))
@@ -267,7 +267,7 @@ def test_the_first_frames_never_sent():
 
 
 def test_the_last_frames_need_not_be_heard():
-    assert not rules_broken(notes_but(lambda one: [] if one.what == "heard" and one.seq > FRAMES - 20 else [one]))
+    assert not rules_broken(notes_but(lambda one: [] if one.what == "heard" and one.seq > FRAMES - 13 else [one]))
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------

@@ -169,8 +169,8 @@ def test_every_message_of_a_call_is_told_in_words(topic, message, text, style):
         ),
         (events.KeyPressed(digit="7", at=1.0), "caller pressed 7", "caller"),
         (
-            events.CallEnded(reason="agent-ended", duration_s=31.04, frames_in=1552, audio_ms_out=12_300),
-            "call ended after 31.0 s: agent-ended (1552 frames in, 12.3 s of agent out)",
+            events.CallEnded(reason="agent-ended", duration_s=31.04, frames_in=970, audio_ms_out=12_300),
+            "call ended after 31.0 s: agent-ended (970 frames in, 12.3 s of agent out)",
             "fact",
         ),
     ],

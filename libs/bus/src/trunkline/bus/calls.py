@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from typing import Final, NamedTuple
 
 import nats.js.errors
@@ -72,7 +72,7 @@ class CallStore:
             BusUnavailable: JetStream is away, or did not answer within `REQUEST_TIMEOUT_S`.
         """
         found = await self._newest(_subject(key))
-        return None if found is None or _is_marker(found) else _stored(found)
+        return None if found is None or _is_marker(found.headers or ()) else _stored(found)
 
     async def put(self, key: str, data: bytes, revision: int) -> int:
         """Store `data` if `key` is still at `revision` (0: holds nothing), and return the new revision.
@@ -94,7 +94,7 @@ class CallStore:
         except Outdated:
             found = await self._newest(subject)
             ours = found is not None and _digest(found.data or b"") in self._unsure.get(key, ())
-            if found is not None and (ours or (revision == 0 and _is_marker(found))):
+            if found is not None and (ours or (revision == 0 and _is_marker(found.headers or ()))):
                 stored = _stored(found)
                 return (
                     stored.revision if ours and stored.data == data else await self._publish(key, data, stored.revision)
@@ -134,7 +134,7 @@ class CallStore:
             if kept is None:
                 return
             seq = kept.seq + 1
-            if not any(name.encode() in kept.hdrs for name in _MARKERS):
+            if not _is_marker(kept.header_names):
                 yield kept.subject.removeprefix(_SUBJECTS), Stored(kept.data, kept.seq)
 
     async def _publish(self, key: str, data: bytes, revision: int) -> int:
@@ -334,9 +334,9 @@ def _stored(found: api.RawStreamMsg) -> Stored:
     return Stored(found.data or b"", found.seq or 0)
 
 
-def _is_marker(found: api.RawStreamMsg) -> bool:
-    """Return whether this stands for a key that holds nothing: other tools delete so, and servers mark expiry so."""
-    return any(name in (found.headers or {}) for name in _MARKERS)
+def _is_marker(header_names: Container[str]) -> bool:
+    """Return whether a message stands for a key that holds nothing: other tools delete so, servers mark expiry so."""
+    return any(name in header_names for name in _MARKERS)
 
 
 def _digest(data: bytes) -> bytes:

@@ -40,11 +40,12 @@ class Address:
         self._begin = f"PUB {subject} {reply}".encode()
         self._replies = bool(reply)
 
-    def message(self, number: int, data: bytes) -> bytes:
-        """Return the whole message that publishes `data`, frame `number`."""
+    def message(self, number: int, header: bytes, audio: bytes) -> bytes:
+        """Return the whole message that publishes frame `number`, which is `header` and `audio`."""
+        size = len(header) + len(audio)
         if self._replies:
-            return b"%b%d %d\r\n%b\r\n" % (self._begin, number, len(data), data)
-        return b"%b%d\r\n%b\r\n" % (self._begin, len(data), data)
+            return b"%b%d %d\r\n%b%b\r\n" % (self._begin, number, size, header, audio)
+        return b"%b%d\r\n%b%b\r\n" % (self._begin, size, header, audio)
 
 
 class DirectClient(Client):
@@ -63,7 +64,8 @@ class DirectClient(Client):
         Where `on_headed` is given, it is called for messages that have headers, and with these.
         """
         subscription = await self.subscribe(subject)
-        subscription._message_iterator = None  # noqa: SLF001 - nobody iterates; it and the subscription would hold each other
+        # Nobody iterates, and the two would hold each other until the collector comes.
+        subscription._message_iterator = None  # noqa: SLF001
         number = _number(subscription)
         self.takers[b"%d" % number] = on_message
         if on_headed is not None:

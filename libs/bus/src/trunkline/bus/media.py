@@ -30,6 +30,9 @@ MAX_UNSENT_BYTES: Final = 4 * 2**20
 
 GATHER_S: Final = 0.005
 """A write costs more than the frames in it, for whoever writes, for the server and for whoever is woken to read."""
+GATHER_FEW_S: Final = 0.0025
+MANY: Final = 32
+"""So many frames in a write are worth `GATHER_S`; fewer than that are worth `GATHER_FEW_S`."""
 
 _NO_RESPONDERS: Final = "503"
 
@@ -68,43 +71,45 @@ class MediaLane:
 
         `reply` is an address from `reply_to`, for senders who want to know that nobody listens.
         """
-        client = self.client
-        if client.pending_data_size > MAX_UNSENT_BYTES:
-            self.counts["dropped_stalled"] += 1
+        if not self._takes_more():
             return False
         try:
-            await client.publish(subject, data, reply)
+            await self.client.publish(subject, data, reply)
         except nats.errors.Error:
             self.counts["dropped_disconnected"] += 1
             return False
         self.counts["sent"] += 1
         return True
 
-    def gather(self, address: Address, number: int, data: bytes) -> bool:
-        """Publish frame `number` of a call in one write with those of others, `GATHER_S` or more after the one before.
+    def gather(self, address: Address, number: int, header: bytes, audio: bytes) -> bool:
+        """Publish frame `number` of a call in one write with those of others, some milliseconds after the one before.
 
         Return False when it was dropped.
 
         Frames go in the order in which they were gathered. One that the connection takes with it when it breaks is
         lost like one that was sent: `breaks` tells.
         """
-        client = self.client
-        if client.pending_data_size > MAX_UNSENT_BYTES:
+        if self._shipping is None:
+            if not self._takes_more():
+                return False
+            self._shipping = asyncio.create_task(self._ship(), name="media-lane")
+        self._gathered.append(address.message(number, header, audio))
+        return True
+
+    def _takes_more(self) -> bool:
+        if self.client.pending_data_size > MAX_UNSENT_BYTES:
             self.counts["dropped_stalled"] += 1
             return False
-        if not client.is_connected:
+        if not self.client.is_connected:
             self.counts["dropped_disconnected"] += 1
             return False
-        self._gathered.append(address.message(number, data))
-        if self._shipping is None:
-            self._shipping = asyncio.create_task(self._ship(), name="media-lane")
         return True
 
     async def _ship(self) -> None:
         time = asyncio.get_running_loop().time
         await asyncio.sleep(max(0.0, self._ships_at - time()))
-        self._ships_at = time() + GATHER_S
         gathered, self._gathered, self._shipping = self._gathered, [], None
+        self._ships_at = time() + (GATHER_S if len(gathered) >= MANY else GATHER_FEW_S)
         if not self.client.is_connected:
             self.counts["dropped_disconnected"] += len(gathered)
             return

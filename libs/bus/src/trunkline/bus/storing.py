@@ -25,6 +25,12 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     data: bytes = b""
     hdrs: bytes = b""
 
+    @property
+    def header_names(self) -> set[str]:
+        """Return the names of its headers."""
+        _version, *lines = self.hdrs.split(b"\r\n")
+        return {line.partition(b":")[0].decode(errors="replace") for line in lines}
+
 
 class _Answer(msgspec.Struct):
     seq: int = 0

@@ -1,6 +1,6 @@
 """Audio on the bus: a fixed little-endian header, then samples.
 
-Two kinds share the first 24 bytes. A `MediaFrame` is 20 ms of the caller on its way to STT. An `AudioChunk` is 20 to
+Two kinds share the first 24 bytes. A `MediaFrame` is 32 ms of the caller on its way to STT. An `AudioChunk` is 20 to
 400 ms of the agent on its way to the caller; it names the generation and the utterance it belongs to, so that whoever
 receives it can drop what an interrupt has made void.
 
@@ -13,7 +13,7 @@ offset    size  field
 4         u32   flags: bit 0 replay (MediaFrame), bit 1 last of its utterance (AudioChunk)
 8         u32   epoch of the sender's assignment
 12        u32   seq, from 0
-16        u64   wall clock at capture (MediaFrame) or synthesis (AudioChunk), μs since 1970
+16        u64   wall clock when its last sample came (MediaFrame) or at synthesis (AudioChunk), μs since 1970
 24        u32   generation (AudioChunk only)
 28        u32   utterance (AudioChunk only)
 ========  ====  =====================================================================
@@ -28,6 +28,8 @@ from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
 
 VERSION: Final = 1
 MAX_PAYLOAD_BYTES: Final = 65_536
+FRAME_MS: Final = 32
+"""How much of the caller a `MediaFrame` holds: what the voice detector judges at a time, not what a carrier sends."""
 _ORIGIN = struct.Struct("<BBHII")
 _MEDIA = struct.Struct("<BBHIIIQ")
 _AUDIO = struct.Struct("<BBHIIIQII")

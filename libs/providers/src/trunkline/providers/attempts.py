@@ -24,6 +24,8 @@ T = TypeVar("T")
 FIRST: Final[Kind] = "first-byte"
 CLOSE_S: Final = 0.25
 """How long an attempt that nobody waits for any more may take to end before it is left to itself."""
+_MOST_WAITING: Final = 8
+"""Things that a provider may be ahead of whoever takes them."""
 
 
 class AllFailed(ProviderError):
@@ -137,7 +139,7 @@ class Attempts(Generic[T]):
         since = self._now()
         kind, limit_s = FIRST, step.first_s
         settled = False
-        coming: asyncio.Queue[T | _Over] = asyncio.Queue(1)
+        coming: asyncio.Queue[T | _Over] = asyncio.Queue(_MOST_WAITING)
         # A task of its own for the whole attempt: time-outs and task groups of a library must not cross tasks.
         pump = asyncio.create_task(_pump(candidate.start, coming, label), name=f"attempt {label}")
         self._health.began(label)
@@ -172,14 +174,15 @@ class Attempts(Generic[T]):
         Raises:
             Transient: none came for `limit_s`, not counting the time in which the provider waited for us.
         """
-        while True:
+        while coming.empty():
             owing_since = candidate.owing_since()
             left_s = limit_s if owing_since is None else max(since, owing_since) + limit_s - self._now()
-            if left_s <= 0 and coming.empty():
+            if left_s <= 0:
                 raise Transient(f"silent for {limit_s * 1_000:.0f} ms", kind)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, left_s)):
                     return await coming.get()
+        return coming.get_nowait()
 
     def _record(
         self,

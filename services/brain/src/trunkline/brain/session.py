@@ -16,6 +16,7 @@ from trunkline.brain.alarms import Alarms
 from trunkline.brain.asking import Mind, ask
 from trunkline.brain.conversation import Conversation
 from trunkline.brain.errors import ToolFailed
+from trunkline.brain.inbox import Inbox
 from trunkline.brain.keeper import Deposed, Keeper
 from trunkline.brain.llm import LlmRequest
 from trunkline.brain.moves import (
@@ -103,8 +104,8 @@ class BrainCall:
         self._tools = tools
         self._counts = counts
         self._used = used
-        self._inbox: asyncio.Queue[Told] = asyncio.Queue()
-        self._alarms = Alarms(means.now, self._inbox.put_nowait)
+        self._inbox = Inbox()
+        self._alarms = Alarms(means.now, self._inbox.put)
         self._thinking: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._story: Subscription | None = None
@@ -163,7 +164,7 @@ class BrainCall:
 
     async def rest(self) -> None:
         """Return when nothing is half heard, thought or said. May be cancelled, and asked again."""
-        while not (self.conversation.at_rest and self._inbox.empty()):
+        while self._inbox or not self.conversation.at_rest:
             self._moved.clear()
             await self._moved.wait()
         await asyncio.sleep(0)  # what was decided last is kept now
@@ -230,8 +231,8 @@ class BrainCall:
 
     async def _hear_out(self) -> None:
         """Take in what has come already of what became of sentences and tools."""
-        while not self._inbox.empty():
-            event = self._inbox.get_nowait()
+        while self._inbox:
+            event = await self._inbox.get()
             if isinstance(event, PlayoutFinished | PlayoutCut | ToolDone) and not self._keeper.deposed:
                 await self._tell(event)
 
@@ -268,11 +269,11 @@ class BrainCall:
         decoder = _HEARD_TOPICS.get(subjects.last_token(subject))
         if decoder is None or self._keeper.deposed:
             return
-        if self._inbox.qsize() >= MOST_WAITING:
+        if len(self._inbox) >= MOST_WAITING:
             self._counts["overrun"] += 1
             return
         try:
-            self._inbox.put_nowait(codec.decode(decoder, data))
+            self._inbox.put(codec.decode(decoder, data))
         except BadMessage as error:
             self._counts["malformed"] += 1
             log.warning("message dropped", extra={"call": self._claim.call, "subject": subject, "error": str(error)})
@@ -336,7 +337,7 @@ class BrainCall:
             tools=agent.tools if order.tools else (),
             tenant=self._claim.tenant,
         )
-        await ask(self._llm, request, order.thought, self._inbox.put_nowait, self._counts)
+        await ask(self._llm, request, order.thought, self._inbox.put, self._counts)
 
     def _stop_thinking(self) -> None:
         if self._thinking is not None:
@@ -352,7 +353,7 @@ class BrainCall:
         if not await self._may_have_effects():
             if not self._keeper.deposed:
                 error = f"{order.name} was not run: the rest of the system is out of reach."
-                self._inbox.put_nowait(ToolDone(tool_call=order.tool_call, name=order.name, took_ms=0.0, error=error))
+                self._inbox.put(ToolDone(tool_call=order.tool_call, name=order.name, took_ms=0.0, error=error))
             return
         self._journal.note("tool-started", info.call, key=info.idempotency_key, tool_call=order.tool_call)
         began = self._now()
@@ -367,7 +368,7 @@ class BrainCall:
             # However it ended: a conversation that waits for a tool asks no model.
             took_ms = round((self._now() - began) * 1000, 2)
             self._journal.note("tool-done", info.call, key=info.idempotency_key, tool_call=order.tool_call)
-            self._inbox.put_nowait(
+            self._inbox.put(
                 ToolDone(tool_call=order.tool_call, name=order.name, took_ms=took_ms, result=result, error=error)
             )
 

@@ -23,7 +23,6 @@ from trunkline.edge.carrier import (
     Carrier,
     CarrierEvent,
     Digit,
-    Frame,
     Line,
     MarkReturned,
     Message,
@@ -45,7 +44,7 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.events import KeyPressed, StageAssigned, StageLost
-from trunkline.proto.frame import Codec
+from trunkline.proto.frame import FRAME_MS, Codec
 from trunkline.proto.ids import CallId, Epoch, Generation, Seq, Stage, UtteranceId
 from trunkline.proto.messages import (
     Assigned,
@@ -74,8 +73,7 @@ NORMAL: Final = 1000
 POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
-FRAME_MS: Final = 20
-UNHEARD: Final = 4
+UNHEARD: Final = 3
 """So many frames in a row that nobody heard, and the STT worker is gone."""
 WIND_UP_S: Final = 30.0
 """How long the brain may take to bring a call to its end."""
@@ -251,16 +249,15 @@ class Call:
     async def _listen(self) -> None:
         understood, push = self._carrier.receive, self._uplink.push
         wall, decode, traffic = self._clock.wall, self._decode, self._metrics.traffic
-        # Twilio sends 20 ms at a time but promises no size.
+        # Twilio sends 20 ms at a time, and promises no size.
         cut = Framer(FRAME_MS * self._started.sample_rate_hz * self._started.codec.bytes_per_sample // 1000).push
 
         def take(message: Message) -> None:
             event = understood(message)
-            if isinstance(event, Frame):
-                captured_us = int(wall() * 1e6)
-                for payload in cut(event.payload):
+            if isinstance(event, bytes):
+                for audio in cut(event):
                     traffic["frames_in"] += 1
-                    push(captured_us, decode(payload) if decode else payload)
+                    push(int(wall() * 1e6), decode(audio) if decode else audio)
             elif event is not None:
                 self._on_carrier(event)
 

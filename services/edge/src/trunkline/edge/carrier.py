@@ -28,12 +28,6 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate_hz: int
 
 
-class Frame(msgspec.Struct, frozen=True, gc=False):
-    """Caller audio in the codec of `Started`, of any length."""
-
-    payload: bytes
-
-
 class Digit(msgspec.Struct, frozen=True):
     """The caller pressed one of 0-9 * # A-D."""
 
@@ -62,7 +56,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     close_code: int | None = None
 
 
-CarrierEvent = Started | Frame | Digit | MarkReturned | Stopped | Rejected
+CarrierEvent = bytes | Started | Digit | MarkReturned | Stopped | Rejected
+"""Bytes are caller audio in the codec of `Started`, of any length."""
 
 
 class Carrier(Protocol):

@@ -8,13 +8,14 @@ import msgspec
 from trunkline.bus import BusUnavailable, CallStore, Outdated
 from trunkline.proto import codec
 from trunkline.proto.errors import BadMessage
+from trunkline.proto.frame import FRAME_MS
 from trunkline.proto.ids import CallId, Seq, WorkerId
 from trunkline.proto.records import CallRecord, edge_key
 
 ATTEMPTS: Final = 3
-MARGIN_FRAMES: Final = 500
+MARGIN_FRAMES: Final = 320
 """10 s: for clocks that differ, and for a caller whose audio came in faster than it was spoken."""
-_FRAMES_PER_S: Final = 50
+_FRAMES_PER_S: Final = 1_000 / FRAME_MS
 
 
 class TakenUp(NamedTuple):
@@ -73,8 +74,8 @@ def next_seq(record: CallRecord, now: float) -> Seq:
     """Return a number above that of every frame of the caller's so far, for the first one of a new line.
 
     Utterances are named by the number of their first frame, so numbers must rise over a whole call; how far the edge
-    before came after it last wrote `record` nobody knows. Nobody can have come further than the time allows: 50 frames
-    a second and, for each line, a margin.
+    before came after it last wrote `record` nobody knows. Nobody can have come further than the time allows, and
+    for each line a margin.
     """
     by_record = record.next_seq + _frames(now - record.written_at) + MARGIN_FRAMES
     by_age = _frames(now - record.started_at) + MARGIN_FRAMES * (record.comebacks + 1)

@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from trunkline.edge.carrier import CarrierEvent, Digit, Frame, MarkReturned, Message, Rejected, Started, Stopped
+from trunkline.edge.carrier import CarrierEvent, Digit, MarkReturned, Message, Rejected, Started, Stopped
 from trunkline.edge.errors import NotStarted
 from trunkline.proto.frame import Codec
 from trunkline.proto.ids import MarkName
@@ -167,11 +167,12 @@ class TwilioStream:
             said = _SAID.decode(message)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
             return self._unreadable(message, error)
-        if self._state is State.OVER:
-            return None
-        if said.__class__ is _Media and self._state is State.LIVE:
-            return self._frame(said)
-        return self._step(said)
+        if self._state is State.LIVE and said.__class__ is _Media:
+            media = said.media
+            if said.stream_sid == self._sid and media.track == "inbound" and media.payload:
+                return media.payload
+            return self._unfit(said)
+        return self._step(said) if self._state is not State.OVER else None
 
     def media(self, audio: bytes) -> str:
         """Return the message that queues `audio`: G.711 μ-law, 8 kHz, any length, no header.
@@ -203,15 +204,12 @@ class TwilioStream:
             raise NotStarted("clear before the stream began")
         return self._clear
 
-    def _frame(self, said: _Media) -> Frame | Rejected:
-        media = said.media
+    def _unfit(self, said: _Media) -> Rejected:
         if said.stream_sid != self._sid:
             return self._ignored("wrong-stream-sid", "media of another stream")
-        if media.track != "inbound":
+        if said.media.track != "inbound":
             return self._ignored("other-track", "only the inbound track is taken")
-        if not media.payload:
-            return self._ignored("empty-media", "media.payload is empty")
-        return Frame(media.payload)
+        return self._ignored("empty-media", "media.payload is empty")
 
     def _step(self, said: _Said) -> CarrierEvent | None:
         live = self._state is State.LIVE

@@ -22,7 +22,6 @@ from trunkline.runtime.journal import Journal
 SOCKET_FRAMES: Final = 10
 """So many frames may be lost with a connection that breaks, sent but not arrived; they are sent again."""
 _SILENT = Journal()
-_NOWHERE = Address("")
 
 
 class Uplink:
@@ -44,8 +43,8 @@ class Uplink:
         self._codec = codec
         self._rate_hz = sample_rate_hz
         self._traffic = traffic
-        self._connected = False
-        self._address = _NOWHERE
+        self._address: Address | None = None
+        """Where frames go; None while there is nobody to hear them."""
         self._live = self._replayed = b""
         """How frames begin that go out as they come, and those from the ring."""
         self._epoch = Epoch(0)
@@ -59,7 +58,7 @@ class Uplink:
         kept = self._ring.push(captured_us, payload)
         if not self._unheard:
             self._in_a_row = 0
-        if not self._connected:
+        if self._address is None:
             return
         if self._breaks != self._lane.breaks:
             self._breaks = self._lane.breaks
@@ -71,7 +70,7 @@ class Uplink:
 
     def connect(self, call: CallId, worker: WorkerId, epoch: Epoch, since: Seq) -> None:
         """Send to `worker` from now on, beginning with the frame `since` or the oldest that is kept."""
-        self._connected, self._epoch, self._due = True, epoch, since
+        self._epoch, self._due = epoch, since
         self._call, self._since = call, since
         self._address = Address(subjects.media(worker, call), self._lane.reply_to(f"{call}-{epoch}-"))
         self._live, self._replayed = (
@@ -83,11 +82,11 @@ class Uplink:
 
     def disconnect(self) -> None:
         """Keep frames, send none."""
-        self._connected = False
+        self._address = None
 
     def unheard(self, epoch: Epoch, seq: Seq) -> int:
         """Take note that nobody listened when the frame `seq` was sent in `epoch`; return how often in a row by now."""
-        if epoch != self._epoch or not self._connected:
+        if epoch != self._epoch or self._address is None:
             return 0
         self._traffic["frames_unheard"] += 1
         self._due = min(self._due, seq)
@@ -107,10 +106,9 @@ class Uplink:
 
     def _send(self, kept: Kept, origin: bytes) -> bool:
         """Send one frame and move the pointer behind it; return whether there is any point in sending the next."""
-        seq = kept.seq
-        if not self._lane.gather(
-            self._address, seq, origin + SEQ_AND_CAPTURED.pack(seq, kept.captured_us) + kept.payload
-        ):
+        address, seq = self._address, kept.seq
+        header = origin + SEQ_AND_CAPTURED.pack(seq, kept.captured_us)
+        if address is None or not self._lane.gather(address, seq, header, kept.payload):
             return False
         if self._journal.on:
             replay = int(origin is self._replayed)

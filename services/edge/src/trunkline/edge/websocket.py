@@ -27,7 +27,6 @@ _picows = logging.getLogger("trunkline.edge.picows")
 _picows.setLevel(logging.CRITICAL)  # what is wrong with a connection, its line tells
 
 MAX_MESSAGE_BYTES: Final = 65_536
-_TEXT: Final = WSMsgType.TEXT
 _ABNORMAL: Final = 1006
 _INVALID_TEXT: Final = 1007
 _TOO_BIG: Final = 1009
@@ -109,21 +108,20 @@ class WebSocketLine(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame, or a part of a message."""
         kind = frame.msg_type
-        if kind is _TEXT and self._taker is not None and frame.fin and not transport.is_close_frame_sent:
-            self._take_text(frame)  # caller audio, fifty times a second
-            return
         if transport.is_close_frame_sent and self._closed is None:
             self._found_fault(transport)  # and yet it hands over what comes until the socket is closed
         if kind is WSMsgType.CLOSE:
             self._on_close(transport, frame)
         elif self._closed is not None or kind is WSMsgType.PONG:
             return
-        elif frame.fin and kind is _TEXT:
-            self._take_text(frame)
-        elif frame.fin and kind is WSMsgType.BINARY:
-            self._take(frame.get_payload_as_bytes())
         else:
-            self._take_part(frame)
+            try:
+                message = self._message_of(frame)
+            except UnicodeDecodeError:
+                self._say_goodbye(_INVALID_TEXT, "no UTF-8")
+            else:
+                if message is not None:
+                    self._take(message)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Nothing comes any more; if nobody said goodbye, picows may have."""
@@ -139,13 +137,23 @@ class WebSocketLine(WSListener):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _take_text(self, frame: WSFrame) -> None:
-        try:
-            text = frame.get_payload_as_utf8_text()
-        except UnicodeDecodeError:
-            self._say_goodbye(_INVALID_TEXT, "no UTF-8")
-        else:
-            self._take(text)
+    def _message_of(self, frame: WSFrame) -> Message | None:
+        """Return the message that ends with `frame`; None while there is more to come, or too much has."""
+        kind = frame.msg_type
+        if frame.fin and kind is WSMsgType.TEXT:
+            text: str = frame.get_payload_as_utf8_text()
+            return text
+        if frame.fin and kind is WSMsgType.BINARY:
+            return frame.get_payload_as_bytes()
+        if self._parts is None:
+            self._parts, self._parts_are_text = bytearray(), kind is WSMsgType.TEXT
+        self._parts += frame.get_payload_as_bytes()
+        if len(self._parts) > MAX_MESSAGE_BYTES:
+            self._say_goodbye(_TOO_BIG, "message too big")
+        elif frame.fin:
+            whole, self._parts = bytes(self._parts), None
+            return whole.decode() if self._parts_are_text else whole
+        return None
 
     def _take(self, message: Message) -> None:
         taker = self._taker
@@ -166,19 +174,6 @@ class WebSocketLine(WSListener):
         if not self._reading and len(self._messages) < _MOST_WAITING // 2 and self._transport is not None:
             self._reading = True
             self._transport.underlying_transport.resume_reading()
-
-    def _take_part(self, frame: WSFrame) -> None:
-        if self._parts is None:
-            self._parts, self._parts_are_text = bytearray(), frame.msg_type is _TEXT
-        self._parts += frame.get_payload_as_bytes()
-        if len(self._parts) > MAX_MESSAGE_BYTES:
-            self._say_goodbye(_TOO_BIG, "message too big")
-        elif frame.fin:
-            whole, self._parts = bytes(self._parts), None
-            try:
-                self._take(whole.decode() if self._parts_are_text else whole)
-            except UnicodeDecodeError:
-                self._say_goodbye(_INVALID_TEXT, "no UTF-8")
 
     def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
         code = int(frame.get_close_code().value)

@@ -1,11 +1,11 @@
-"""The beat at which audio is judged: all calls that have a block, in one run of the model.
+"""The beat at which audio is judged: all calls that have a frame, in one run of the model.
 
-A block is 32 ms of a call, and those of different calls are complete at different times. The first that is complete
-brings about a beat, but none sooner than 2 ms after the one before: under load, what comes during a beat is judged
-together in the next one, and frames come in bursts anyway. Where nobody calls, nothing beats.
+Frames of different calls come at different times. The first that comes brings about a beat, but none sooner than 2 ms
+after the one before: under load, what comes during a beat is judged together in the next one, and frames come in bursts
+anyway. Where nobody calls, nothing beats.
 
-Frames only fill a call's buffer and put the call on a list; nothing is scheduled for a frame. Each beat empties the
-list in rounds, one block of each call per round, so a call that catches up (a replay after a take-over) cannot starve
+A frame only waits with its call, and puts the call on a list; nothing is scheduled for a frame. Each beat empties the
+list in rounds, one frame of each call per round, so a call that catches up (a replay after a take-over) cannot starve
 the others; between rounds the loop gets its turn, and a beat that has used up its budget leaves the rest to the next.
 A call that cannot be judged is set aside, whatever it did; only the model itself can end the beat.
 """
@@ -16,8 +16,8 @@ from typing import Final, Protocol
 
 from trunkline.proto.ids import CallId
 from trunkline.runtime.clock import Clock
-from trunkline.stt.endpointing import BLOCK_SAMPLES
-from trunkline.stt.intake import BLOCK_BYTES, Block, pcm16_of
+from trunkline.stt.endpointing import FRAME_SAMPLES
+from trunkline.stt.intake import PCM_BYTES, Frame, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 
@@ -41,12 +41,12 @@ class Listener(Protocol):
         """Its row in the detector."""
         ...
 
-    def block(self) -> Block | None:
-        """Give the next block, as it came; None when there is none any more."""
+    def frame(self) -> Frame | None:
+        """Give the next frame, as it came; None when there is none any more."""
         ...
 
-    def judged(self, block: Block, pcm: bytes, probability: float) -> None:
-        """Take the detector's word on `block`, whose samples are `pcm`; attend again if there is another."""
+    def judged(self, frame: Frame, pcm: bytes, probability: float) -> None:
+        """Take the detector's word on `frame`, whose samples are `pcm`; attend again if there is another."""
         ...
 
 
@@ -62,7 +62,7 @@ class Cadence:
         self._failed: set[Listener] = set()
 
     def attend(self, listener: Listener) -> None:
-        """Judge one block of `listener` in the next round."""
+        """Judge one frame of `listener` in the next round."""
         if listener not in self._ready and listener not in self._failed:
             self._ready[listener] = None
             self._work.set()
@@ -98,39 +98,39 @@ class Cadence:
 
     def _judge(self, listeners: list[Listener]) -> None:
         batch: list[Listener] = []
-        blocks: list[Block] = []
+        frames: list[Frame] = []
         for listener in listeners:
             try:
-                block = self._block_of(listener)
+                frame = self._frame_of(listener)
             except Exception:  # one call's trouble must not end the hearing of the others
                 log.exception("call no longer heard", extra={"call": listener.call})
                 self._set_aside(listener)
             else:
-                if block is not None:
+                if frame is not None:
                     batch.append(listener)
-                    blocks.append(block)
+                    frames.append(frame)
         if not batch:
             return
         began = self._clock.monotonic()
-        samples = pcm16_of(blocks)
+        samples = pcm16_of(frames)
         probabilities = self._detector.probabilities([listener.row for listener in batch], samples)
         self._metrics.judged(len(batch), self._clock.monotonic() - began)
-        for listener, block, pcm, probability in zip(batch, blocks, samples, probabilities, strict=True):
+        for listener, frame, pcm, probability in zip(batch, frames, samples, probabilities, strict=True):
             try:
-                listener.judged(block, pcm, probability)
+                listener.judged(frame, pcm, probability)
             except Exception:  # as above
                 log.exception("call no longer heard", extra={"call": listener.call})
                 self._set_aside(listener)
 
-    def _block_of(self, listener: Listener) -> Block | None:
-        """Take `listener` off the list and return its block; None when it left, or has none any more."""
+    def _frame_of(self, listener: Listener) -> Frame | None:
+        """Take `listener` off the list and return its frame; None when it left, or has none any more."""
         if listener not in self._ready:
             return None
         del self._ready[listener]
-        block = listener.block()
-        if block is not None and len(block.audio) not in (BLOCK_SAMPLES, BLOCK_BYTES):
-            raise ValueError(f"a block of {len(block.audio)} bytes would spoil the whole batch")
-        return block
+        frame = listener.frame()
+        if frame is not None and len(frame.audio) not in (FRAME_SAMPLES, PCM_BYTES):
+            raise ValueError(f"a frame of {len(frame.audio)} bytes would spoil the whole batch")
+        return frame
 
     def _set_aside(self, listener: Listener) -> None:
         self._metrics.counts["calls_failed"] += 1

@@ -18,6 +18,7 @@ import msgspec
 from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.conformance import Broken, NotConformant, keeps, nothing_left, require, within
+from trunkline.stt.intake import PCM_BYTES
 from trunkline.stt.provider import Failed, Final, Heard, Lost, Partial, SttProvider, SttStream
 
 __all__ = ["RULES", "NotConformant", "Utterance", "check_stt_provider"]
@@ -29,7 +30,6 @@ FINAL_S: Constant = 10.0
 LOST_S: Constant = 5.0
 ALIKE: Constant = 0.5
 """From which likeness on, 0 … 1, an utterance counts as understood: recognisers err, and spell as they like."""
-_BLOCK_BYTES: Constant = 512
 _BEFORE_BYTES: Constant = 300 * 16
 _AFTER_BYTES: Constant = 600 * 16
 _ONSET_BYTES: Constant = 96 * 16
@@ -156,7 +156,7 @@ class Line:
     async def _told(self, wanted: Callable[[Heard], bool]) -> Heard:
         while not (found := [heard for heard in self.heard if wanted(heard)]):
             if not self._segments:
-                await self._push(bytes(_BLOCK_BYTES), voiced=False)
+                await self._push(bytes(PCM_BYTES), voiced=False)
             else:
                 self._news.clear()
                 await self._news.wait()
@@ -167,11 +167,11 @@ class Line:
         self.ear.begin(utterance)
 
     async def _push(self, pcm: bytes, *, voiced: bool = True, at_once: bool = False) -> None:
-        for at in range(0, len(pcm), _BLOCK_BYTES):
-            block = pcm[at : at + _BLOCK_BYTES]
-            self.ear.push(block, voiced=voiced)
+        for at in range(0, len(pcm), PCM_BYTES):
+            frame = pcm[at : at + PCM_BYTES]
+            self.ear.push(frame, voiced=voiced)
             if not at_once:
-                await asyncio.sleep(len(block) / 16_000 / self._pace)
+                await asyncio.sleep(len(frame) / 16_000 / self._pace)
 
 
 @asynccontextmanager

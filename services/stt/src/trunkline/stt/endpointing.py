@@ -1,6 +1,6 @@
 """When the caller begins and ends an utterance, judged on audio time alone.
 
-It is told how likely each block of audio is voice and where in the stream the block stands, and answers with onsets
+It is told how likely each frame of audio is voice and where in the stream the frame stands, and answers with onsets
 and ends. Positions are samples since seq 0 of the call's stream, so the same audio gives the same answers, however fast
 it arrives and whoever listens. It refuses to know about clocks, calls, transcripts and the bus.
 
@@ -8,14 +8,14 @@ Two thresholds make the hysteresis: voice begins at `threshold`, and is lost bel
 Silero recommends). Between the two nothing changes.
 
 ========  =============================  ========  ===========================================================
-state     block                          next      answer
+state     frame                          next      answer
 ========  =============================  ========  ===========================================================
-QUIET     p ≥ threshold                  RISING    -, or `Onset` when one block is `min_speech_ms` already
+QUIET     p ≥ threshold                  RISING    -, or `Onset` when one frame is `min_speech_ms` already
 RISING    p ≥ low, voiced ≥ min_speech   SPEAKING  `Onset`
 RISING    p ≥ low, else                  RISING    -
 RISING    p < low                        QUIET     -
 SPEAKING  p ≥ low                        SPEAKING  -
-SPEAKING  p < low                        FADING    -, or `End` when one block is `silence_ms` already
+SPEAKING  p < low                        FADING    -, or `End` when one frame is `silence_ms` already
 FADING    p ≥ threshold                  SPEAKING  -
 FADING    else, silence ≥ silence_ms     QUIET     `End`
 FADING    else                           FADING    -
@@ -33,19 +33,16 @@ from typing import Final
 import msgspec
 
 from trunkline.proto.agent import TurnTaking
+from trunkline.proto.frame import FRAME_MS
 from trunkline.proto.ids import Seq, UtteranceId
 
 RATE_HZ: Final = 8_000
-FRAME_SAMPLES: Final = 160
-"""20 ms, a `MediaFrame`: what seq counts."""
-BLOCK_SAMPLES: Final = 256
-"""32 ms, what the voice detector judges."""
+FRAME_SAMPLES: Final = RATE_HZ * FRAME_MS // 1_000
+"""What the voice detector judges at a time, and seq counts."""
 HYSTERESIS: Final = 0.15
 MIN_LOW: Final = 0.01
 PRE_ROLL_MS: Final = 300
 """Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
-LEAD_BLOCKS: Final = PRE_ROLL_MS * RATE_HZ // 1_000 // BLOCK_SAMPLES
-"""Silence at the end of an utterance that a successor hears as well: the next one's pre-roll."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +71,8 @@ class Onset(msgspec.Struct, frozen=True):
 class End(msgspec.Struct, frozen=True):
     """The utterance is over: voiced up to, not including, sample `stop`; judged so at sample `judged`.
 
+    Whoever takes over begins to hear at `judged`, with a detector that has heard nothing.
+
     `forced` when there was no silence: the utterance grew too long or the stream broke off.
     """
 
@@ -81,11 +80,6 @@ class End(msgspec.Struct, frozen=True):
     stop: int
     judged: int
     forced: bool
-
-    @property
-    def lead(self) -> int:
-        """Return the sample, the first of a block, at which whoever takes over begins to hear."""
-        return self.judged if self.forced else max(self.stop, self.judged - LEAD_BLOCKS * BLOCK_SAMPLES)
 
 
 Verdict = Onset | End | None
@@ -102,7 +96,7 @@ _QUIET, _RISING, _SPEAKING, _FADING = _State
 
 
 class Endpointing:
-    """The machine for one call. Feed it every block, in order."""
+    """The machine for one call. Feed it every frame, in order."""
 
     def __init__(self, rules: Rules) -> None:
         self._threshold = rules.threshold
@@ -122,17 +116,12 @@ class Endpointing:
 
     @property
     def voiced(self) -> bool:
-        """Whether the last block counted as voice."""
+        """Whether the last frame counted as voice."""
         return self._state in (_RISING, _SPEAKING)
 
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is under way, nor about to be."""
-        return self._state is _QUIET
-
     def hear(self, position: int, probability: float) -> Verdict:
-        """Take the block that begins at sample `position` and is voice with `probability`."""
-        end = self._judged = position + BLOCK_SAMPLES
+        """Take the frame that begins at sample `position` and is voice with `probability`."""
+        end = self._judged = position + FRAME_SAMPLES
         state = self._state
         if state is _QUIET:
             if probability < self._threshold:
@@ -179,7 +168,7 @@ class Endpointing:
 
 
 def committed_before(position: int) -> Seq:
-    """Return the seq up to which a replay may be left out, so that its first whole block begins at `position`."""
+    """Return the seq up to which a replay may be left out, so that it begins at `position`, where a frame does."""
     return Seq(position // FRAME_SAMPLES - 1)
 
 

@@ -1,12 +1,13 @@
-"""One call's frames on their way to the voice detector: checked, in order, cut into blocks.
+"""One call's frames on their way to the voice detector: checked, in order, without a gap.
 
-Blocks lie on a grid that counts from seq 0, not from the first frame seen, and begin with the first whole one: a worker
-that takes over in mid-call cuts the same audio at the same places, and so names utterances as its predecessor did. Lost
-frames are filled with silence for the same reason. Audio is kept as it came; `pcm16_of` decodes that of many calls at
-once. It knows no clock, no bus, and nothing of speech.
+A frame is what the detector judges at a time. Its seq says where in the call it lies, so a worker that takes over in
+mid-call hears the same frames, and names utterances as its predecessor did. Lost frames are filled with silence for the
+same reason. Audio is kept as it came; `pcm16_of` decodes that of many calls at once. It knows no clock, no bus, and
+nothing of speech.
 """
 
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 from trunkline.audio.g711 import SILENCE, mulaw_to_pcm16
 from trunkline.proto.errors import BadFrame
 from trunkline.proto.frame import (
+    FRAME_MS,
     MEDIA_HEADER_BYTES,
     ORIGIN_BYTES,
     SEQ_AND_CAPTURED,
@@ -23,18 +25,19 @@ from trunkline.proto.frame import (
     unpack_media,
 )
 from trunkline.proto.ids import Epoch
-from trunkline.stt.endpointing import BLOCK_SAMPLES, FRAME_SAMPLES, RATE_HZ, seq_of
+from trunkline.stt.endpointing import FRAME_SAMPLES, RATE_HZ, seq_of
 
-BLOCK_BYTES: Final = 2 * BLOCK_SAMPLES
-FRAME_BYTES: Final = 2 * FRAME_SAMPLES
-_FRAME_US: Final = 20_000
+PCM_BYTES: Final = 2 * FRAME_SAMPLES
+_FRAME_US: Final = 1_000 * FRAME_MS
+_SAMPLE_US: Final = 1_000_000 // RATE_HZ
 _REPLAY: Final = int(Flag.REPLAY)
-_LONGEST_FILL: Final = 250
+_LONGEST_FILL: Final = 160
 """Frames (5 s, the edge's ring) that may be missing; beyond, the stream counts as broken off."""
+_LONGEST_BACKLOG: Final = 320
+"""Frames (10 s) that may wait for the detector."""
 _MEMORY: Final = 1_024
-"""Frames whose capture times are kept. A power of two, above the 500 frames a backlog may hold."""
-_LONGEST_BACKLOG: Final = 500 * FRAME_SAMPLES
-_SILENT: Final = {Codec.PCM16: bytes(2), Codec.MULAW: SILENCE}
+"""Frames (33 s) whose capture times are kept: those that may wait, and before them the longest silence of an end."""
+_SILENT: Final = {Codec.PCM16: bytes(PCM_BYTES), Codec.MULAW: SILENCE * FRAME_SAMPLES}
 
 
 class Taken(StrEnum):
@@ -46,30 +49,26 @@ class Taken(StrEnum):
     REPEATED = "repeated"
     """Heard already."""
     BROKEN = "broken"
-    """Kept, but what it joins on to is lost or was dropped: the stream begins anew, and has no block for now."""
+    """Kept, but what it joins on to is lost or was dropped: the stream begins anew."""
 
 
-class Block(NamedTuple):
+class Frame(NamedTuple):
     """256 samples, the first of them at `position`: PCM16 in 512 bytes, or μ-law in 256."""
 
     position: int
     audio: bytes
 
 
-def pcm16_of(blocks: Sequence[Block]) -> list[bytes]:
-    """Return the samples of each block as PCM16.
-
-    Raises:
-        ValueError: a block has neither size; it would spoil the whole batch.
-    """
-    coded = [block.audio for block in blocks if len(block.audio) == BLOCK_SAMPLES]
+def pcm16_of(frames: Sequence[Frame]) -> list[bytes]:
+    """Return the samples of each frame as PCM16, 512 bytes each."""
+    coded = [frame.audio for frame in frames if len(frame.audio) == FRAME_SAMPLES]
     pcm = mulaw_to_pcm16(b"".join(coded)) if coded else b""
-    decoded = (pcm[at : at + BLOCK_BYTES] for at in range(0, len(pcm), BLOCK_BYTES))
-    return [next(decoded) if len(block.audio) == BLOCK_SAMPLES else block.audio for block in blocks]
+    decoded = (pcm[at : at + PCM_BYTES] for at in range(0, len(pcm), PCM_BYTES))
+    return [next(decoded) if len(frame.audio) == FRAME_SAMPLES else frame.audio for frame in frames]
 
 
 class Intake:
-    """Takes the frames of one call for one `epoch` and gives out blocks."""
+    """Takes the frames of one call for one `epoch`, and gives them out."""
 
     def __init__(self, epoch: Epoch) -> None:
         self.gaps = 0
@@ -79,11 +78,7 @@ class Intake:
         self._epoch = epoch
         self._next: int | None = None
         self._codec = Codec.PCM16
-        self._audio = bytearray()
-        self._block_bytes = BLOCK_BYTES
-        self._position = 0
-        self._skip_bytes = 0
-        """Of what comes next, what lies before the first block."""
+        self._frames: deque[Frame] = deque()
         self._captured_us = array("Q", bytes(8 * _MEMORY))
         self._usual_bytes = -1
         self._usual_origin = b""
@@ -91,90 +86,83 @@ class Intake:
 
     @property
     def ready(self) -> bool:
-        """Whether `block` has something to give."""
-        return len(self._audio) >= self._block_bytes
+        """Whether `frame` has something to give."""
+        return bool(self._frames)
 
     @property
     def newest(self) -> int:
         """Seq of the newest frame that was kept; -1 before there is one."""
         return -1 if self._next is None else self._next - 1
 
-    def follow(self, data: bytes) -> bool | None:
-        """Take a frame if it is the one that had to come next, as most are, and return what is `ready` then.
+    def follow(self, data: bytes) -> bool:
+        """Take a frame if it is the one that had to come next, as most are.
 
-        Any other: return None, having done nothing. It does what `take` would, at a fourth of the cost.
+        Any other: return False, having done nothing. It does what `take` would, at a third of the cost.
         """
         if len(data) != self._usual_bytes or not data.startswith(self._usual_origin):
-            return None
+            return False
         seq, captured_us = SEQ_AND_CAPTURED.unpack_from(data, ORIGIN_BYTES)
-        audio = self._audio
-        if seq != self._next or self._skip_bytes or len(audio) > _LONGEST_BACKLOG:
-            return None
+        frames = self._frames
+        if seq != self._next or len(frames) > _LONGEST_BACKLOG:
+            return False
         self._captured_us[seq % _MEMORY] = self.live_us = captured_us
-        audio += data[MEDIA_HEADER_BYTES:]
+        frames.append(Frame(seq * FRAME_SAMPLES, data[MEDIA_HEADER_BYTES:]))
         self._next = seq + 1
-        return len(audio) >= self._block_bytes
+        return True
 
     def take(self, data: bytes) -> Taken:
         """Take a frame off the wire.
 
         Raises:
-            BadFrame: it is no media frame, not 20 ms at 8 kHz, or of another codec than those before.
+            BadFrame: it is no media frame, not 32 ms at 8 kHz, or of another codec than those before.
         """
         frame = unpack_media(data)
         if frame.epoch != self._epoch:
             return Taken.FENCED
         self._check(frame)
-        expected = self._next
-        if expected is not None and frame.seq < expected:
+        expected = frame.seq if self._next is None else self._next
+        if frame.seq < expected:
             return Taken.REPEATED
-        missing = 0 if expected is None else frame.seq - expected
-        broken = missing > _LONGEST_FILL or len(self._audio) > _LONGEST_BACKLOG * frame.codec.bytes_per_sample
+        missing = frame.seq - expected
+        broken = missing > _LONGEST_FILL or len(self._frames) > _LONGEST_BACKLOG
         self.gaps += missing
-        if expected is None or broken:
-            self._begin(frame)
+        if broken:
+            self._frames.clear()
             missing = 0
-        for back in range(missing, 0, -1):
-            self._captured_us[(frame.seq - back) % _MEMORY] = frame.captured_us - back * _FRAME_US
-            self._audio += _SILENT[frame.codec] * FRAME_SAMPLES
-        self._captured_us[frame.seq % _MEMORY] = frame.captured_us
+        for seq in range(frame.seq - missing, frame.seq):
+            self._keep(seq, frame.captured_us - (frame.seq - seq) * _FRAME_US, _SILENT[frame.codec])
+        self._keep(frame.seq, frame.captured_us, frame.payload)
+        self._codec = frame.codec
+        self._next = frame.seq + 1
         live = not frame.flags & _REPLAY
         self.live_us = frame.captured_us if live else 0
-        self._audio += frame.payload
-        if self._skip_bytes:
-            skipped = min(self._skip_bytes, len(self._audio))
-            del self._audio[:skipped]
-            self._skip_bytes -= skipped
-        self._next = frame.seq + 1
         if live:
             self._usual_bytes, self._usual_origin = len(data), data[:ORIGIN_BYTES]
         return Taken.BROKEN if broken else Taken.KEPT
 
-    def block(self) -> Block | None:
-        """Return the next block; None while there is none."""
-        size = self._block_bytes
-        if len(self._audio) < size:
-            return None
-        block = Block(self._position, bytes(self._audio[:size]))
-        del self._audio[:size]
-        self._position += BLOCK_SAMPLES
-        return block
+    def frame(self) -> Frame | None:
+        """Return the next frame; None while there is none."""
+        return self._frames.popleft() if self._frames else None
 
     def captured_at(self, position: int) -> float:
-        """Return when the frame that holds sample `position`, at most 20 s old, was captured; seconds since 1970."""
-        return self._captured_us[seq_of(position) % _MEMORY] / 1e6
+        """Return when sample `position`, at most 20 s old, was captured; seconds since 1970.
 
-    def _begin(self, frame: MediaFrame) -> None:
-        start = frame.seq * FRAME_SAMPLES
-        self._position = -(-start // BLOCK_SAMPLES) * BLOCK_SAMPLES
-        self._codec = frame.codec
-        self._block_bytes = BLOCK_SAMPLES * frame.codec.bytes_per_sample
-        self._skip_bytes = (self._position - start) * frame.codec.bytes_per_sample
-        self._audio = bytearray()
+        To within what a carrier sends at a time: the edge knows when a message came.
+        """
+        seq = seq_of(position)
+        later = (seq + 1) * FRAME_SAMPLES - 1 - position
+        return (self._captured_us[seq % _MEMORY] - later * _SAMPLE_US) / 1e6
+
+    def _keep(self, seq: int, captured_us: int, audio: bytes) -> None:
+        self._captured_us[seq % _MEMORY] = captured_us
+        self._frames.append(Frame(seq * FRAME_SAMPLES, audio))
 
     def _check(self, frame: MediaFrame) -> None:
-        found = f"{len(frame.payload)} bytes of {frame.codec.name} at {frame.sample_rate_hz} Hz"
+        expected = ""
         if frame.sample_rate_hz != RATE_HZ or len(frame.payload) != FRAME_SAMPLES * frame.codec.bytes_per_sample:
-            raise BadFrame(f"{found}; expected 20 ms at {RATE_HZ} Hz")
-        if self._next is not None and frame.codec is not self._codec:
-            raise BadFrame(f"{found}; the call began in {self._codec.name}")
+            expected = f"expected {FRAME_MS} ms at {RATE_HZ} Hz"
+        elif self._next is not None and frame.codec is not self._codec:
+            expected = f"the call began in {self._codec.name}"
+        if expected:
+            found = f"{len(frame.payload)} bytes of {frame.codec.name} at {frame.sample_rate_hz} Hz"
+            raise BadFrame(f"{found}; {expected}")

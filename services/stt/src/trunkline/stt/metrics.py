@@ -28,7 +28,7 @@ class SttMetrics:
         self._batch = Histogram(
             "trunkline_stt_vad_batch_seconds", "One run of the model", registry=registry, buckets=_BATCH_BUCKETS_S
         )
-        self._blocks = PrometheusCounter("trunkline_stt_vad_blocks_total", "Blocks of 32 ms judged", registry=registry)
+        self._judged = PrometheusCounter("trunkline_stt_vad_frames_total", "Frames judged", registry=registry)
         self._final = Histogram(
             "trunkline_stt_final_seconds",
             "From the end of an utterance to its words",
@@ -38,18 +38,18 @@ class SttMetrics:
         )
         self._delay = Histogram(
             "trunkline_stt_frame_delay_seconds",
-            "From the carrier's socket at the edge to here, of every tenth frame that ended a block as it was spoken",
+            "From the carrier's socket at the edge to here, of every tenth frame that came as it was spoken",
             registry=registry,
             buckets=_DELAY_BUCKETS_S,
         )
         self._recent_ms: deque[float] = deque(maxlen=_RECENT)
-        self._block_us: deque[float] = deque(maxlen=_RECENT)
+        self._frame_us: deque[float] = deque(maxlen=_RECENT)
 
-    def judged(self, blocks: int, took_s: float) -> None:
-        """Count a run of the model over `blocks`."""
+    def judged(self, frames: int, took_s: float) -> None:
+        """Count a run of the model over `frames`."""
         self._batch.observe(took_s)
-        self._blocks.inc(blocks)
-        self._block_us.append(took_s / blocks * 1e6)
+        self._judged.inc(frames)
+        self._frame_us.append(took_s / frames * 1e6)
 
     def arrived(self, delay_s: float) -> None:
         """Note how old a frame was when it came."""
@@ -66,8 +66,8 @@ class SttMetrics:
             yield f"frames {what}", count
         for what, count in sorted(self.counts.items()):
             yield what.replace("_", " "), count
-        if self._block_us:
-            yield "voice detection per block", f"median {median(self._block_us):.0f} µs"
+        if self._frame_us:
+            yield "voice detection per frame", f"median {median(self._frame_us):.0f} µs"
         if len(self._recent_ms) > 1:
             p95 = quantiles(self._recent_ms, n=20)[-1]
             yield (

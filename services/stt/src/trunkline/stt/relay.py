@@ -57,7 +57,8 @@ class _Utterance:
 
     def __init__(self, utterance: UtteranceId, lead: bytes) -> None:
         self.id: Final = utterance
-        self.pcm = bytearray(lead)
+        self.pcm = [lead]
+        """All of it so far, in the pieces in which it came."""
         self.over = False
         self.replaced_for_silence = False
 
@@ -153,7 +154,7 @@ class Relay:
     def push(self, pcm: bytes, *, voiced: bool) -> None:
         """Take all the audio of the call, as `SttStream.push`."""
         if self._open is not None:
-            self._open.pcm += pcm
+            self._open.pcm.append(pcm)
         lent = self._lent
         if lent is None or lent.stream is None:
             return
@@ -244,10 +245,10 @@ class Relay:
             self._means.health.answered(self._label(lent))
 
     def _watch_for_words(self, lent: _Lent, utterance: _Utterance) -> None:
-        # Audio that is heard again comes faster than anybody finds words in it: its time alone is no reason.
-        wordless_ms = round(1_000 * min(lent.wordless_bytes / BYTES_PER_S, self._means.now() - lent.wordless_since))
         if not lent.capabilities.interim_results or utterance.replaced_for_silence:
             return
+        # Audio that is heard again comes faster than anybody finds words in it: its time alone is no reason.
+        wordless_ms = round(1_000 * min(lent.wordless_bytes / BYTES_PER_S, self._means.now() - lent.wordless_since))
         if not _may_be_dead(lent) and not self._has_others(lent):
             return
         if wordless_ms >= self._lenders[lent.lender].choice.timeouts.stall_ms:
@@ -336,7 +337,7 @@ class Relay:
             return
         for utterance in [*self._unknown.values()]:
             stream.begin(utterance.id)
-            self._push(lent, stream, bytes(utterance.pcm), voiced=True)
+            self._push(lent, stream, b"".join(utterance.pcm), voiced=True)
             if utterance.over and self._lent is lent:
                 self._expect(utterance, lent)
                 stream.finish()

@@ -3,9 +3,8 @@
 It joins the pure parts (intake, endpointing) to the detector's cadence, to a provider's stream and to the call's
 subject. It decides nothing about turns beyond the endpointing's word: who may speak is the brain's business.
 
-Another worker may take over at any time and is then given the audio since the last utterance. So that it hears, cuts
-and names what this one would have, this one begins anew there as well: at every end the detector forgets, and hears the
-silence before the end again, from where a successor would begin.
+Another worker may take over at any time and is then given the audio since the last utterance was judged to be over. So
+that it hears, cuts and names what this one would have, this one begins anew there as well: the detector forgets.
 """
 
 import asyncio
@@ -38,8 +37,7 @@ from trunkline.runtime.clock import Clock
 from trunkline.runtime.journal import Journal
 from trunkline.stt.cadence import Cadence
 from trunkline.stt.endpointing import (
-    BLOCK_SAMPLES,
-    LEAD_BLOCKS,
+    FRAME_SAMPLES,
     PRE_ROLL_MS,
     End,
     Endpointing,
@@ -48,7 +46,7 @@ from trunkline.stt.endpointing import (
     committed_before,
     samples_of_ms,
 )
-from trunkline.stt.intake import Block, Intake, Taken, pcm16_of
+from trunkline.stt.intake import Frame, Intake, Taken, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
 from trunkline.stt.provider import Billed, Failed, Heard, Lost, Partial, TurnOver
@@ -60,8 +58,8 @@ from trunkline.stt.vad import VoiceDetector
 log = logging.getLogger("trunkline.stt.session")
 
 _FRAMES_PER_SAMPLE: Final = 10
-"""Of so many frames that end a block, the delay of one is noted."""
-_BLOCKS_PER_BILL: Final = 160
+"""Of so many frames, the delay of one is noted."""
+_FRAMES_PER_BILL: Final = 160
 """5 s: how often what was used is told."""
 
 
@@ -109,7 +107,7 @@ class CallHearing:
         self._rules = Rules.of(claim.agent.turns)
         self._endpointing = Endpointing(self._rules)
         keep_ms = PRE_ROLL_MS + claim.agent.turns.min_speech_ms
-        self._recent: deque[Block] = deque(maxlen=max(samples_of_ms(keep_ms) // BLOCK_SAMPLES, LEAD_BLOCKS) + 2)
+        self._recent: deque[Frame] = deque(maxlen=samples_of_ms(keep_ms) // FRAME_SAMPLES + 2)
         self._spent = 0
         self._utterances: dict[UtteranceId, _Utterance] = {}
         self._at_rest = asyncio.Event()
@@ -172,19 +170,15 @@ class CallHearing:
     def on_frame(self, data: bytes) -> None:
         """Take a frame off the bus."""
         intake, shared = self._intake, self._shared
-        ready = intake.follow(data)
-        if ready is not None:
+        if intake.follow(data):
             shared.metrics.frames[Taken.KEPT] += 1
-        elif self._take(data):
-            ready = intake.ready
-        else:
+        elif not self._take(data):
             return
         if shared.journal.on:
             shared.journal.note("heard", self.call, epoch=self._claim.epoch, seq=intake.newest)
-        if ready:
-            if not intake.newest % _FRAMES_PER_SAMPLE and intake.live_us:
-                shared.metrics.arrived(shared.clock.wall() - intake.live_us / 1e6)
-            shared.cadence.attend(self)
+        if not intake.newest % _FRAMES_PER_SAMPLE and intake.live_us:
+            shared.metrics.arrived(shared.clock.wall() - intake.live_us / 1e6)
+        shared.cadence.attend(self)
 
     def _take(self, data: bytes) -> bool:
         """Take a frame that is not just the next one; return whether it was kept."""
@@ -207,23 +201,23 @@ class CallHearing:
             self._broke_off()
         return taken is Taken.KEPT or taken is Taken.BROKEN
 
-    def block(self) -> Block | None:
-        """Return the next block, as it came; None when there is none."""
-        return self._intake.block()
+    def frame(self) -> Frame | None:
+        """Return the next frame, as it came; None when there is none."""
+        return self._intake.frame()
 
-    def judged(self, block: Block, pcm: bytes, probability: float) -> None:
-        """Go on with `block`, of samples `pcm`, which is voice with `probability`."""
+    def judged(self, frame: Frame, pcm: bytes, probability: float) -> None:
+        """Go on with `frame`, of samples `pcm`, which is voice with `probability`."""
         stream = self._stream
         if stream is None:
             return
         if self._intake.ready:
             self._shared.cadence.attend(self)
-        self._recent.append(block)
+        self._recent.append(frame)
         endpointing = self._endpointing
-        verdict = endpointing.hear(block.position, probability)
+        verdict = endpointing.hear(frame.position, probability)
         stream.push(pcm, voiced=endpointing.voiced)
         self._unbilled += 1
-        if self._unbilled >= _BLOCKS_PER_BILL:
+        if self._unbilled >= _FRAMES_PER_BILL:
             self._tell_usage()
         if verdict is None:
             return
@@ -253,7 +247,7 @@ class CallHearing:
         )
         # What belonged to the utterance before must not be heard twice.
         first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-        lead = [block for block in self._recent if block.position >= first]
+        lead = [frame for frame in self._recent if frame.position >= first]
         stream.begin(onset.utterance, b"".join(pcm16_of(lead)))
 
     def _on_end(self, end: End, stream: Relay) -> None:
@@ -267,20 +261,9 @@ class CallHearing:
         timeout_s = self._shared.settings.final_timeout_ms / 1_000
         utterance.deadline = loop.call_later(timeout_s, self._time_out, utterance, stream)
         self._publish(SpeechStopped(epoch=self._claim.epoch, utterance=utterance.id, endpoint_at=utterance.ended_at))
-        utterance.committed = committed_before(self._begin_anew(end))
+        utterance.committed = committed_before(end.judged)
+        self._shared.detector.reset(self.row)
         stream.finish()
-
-    def _begin_anew(self, end: End) -> int:
-        """Have the detector hear from now on what a successor would, as it would; return where that begins to hear."""
-        detector, row = self._shared.detector, self.row
-        lead = [block for block in self._recent if block.position >= end.lead]
-        successor = Endpointing(self._rules)
-        for block, probability in zip(lead, detector.hear_anew(row, pcm16_of(lead)), strict=True):
-            successor.hear(block.position, probability)
-            if not successor.quiet:  # it would take the rest of this utterance for another
-                detector.reset(row)
-                return end.judged
-        return end.lead
 
     def on_heard(self, heard: Heard) -> None:
         """Take what the provider tells."""

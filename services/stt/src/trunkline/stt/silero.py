@@ -5,7 +5,7 @@ four time steps as an image of its own. Here every layer is one matrix product o
 tenths of it at fifty calls and more (tools/bench/vad_runtime.py); tests hold it against the model file itself, run by
 ONNX's reference evaluator.
 
-Layers, of 288 samples (the last 32 of the block before, then 256 new ones): reflected padding by 32; a Fourier
+Layers, of 288 samples (the last 32 of the frame before, then 256 new ones): reflected padding by 32; a Fourier
 transform as a product with 65 cosines and 65 sines, 128 samples wide, every 64; four convolutions of width 3; one LSTM
 cell of 128 units; a weighted sum. https://github.com/snakers4/silero-vad, file silero_vad.onnx, branch ``else`` of its
 test for 16 kHz. The file has the gates of the LSTM in the order input, forget, cell, output (torch.nn.LSTMCell); here
@@ -136,7 +136,7 @@ class Network:
         return voiced, shown, following
 
     def encode(self, samples: Floats) -> Floats:
-        """Return the features of blocks, [batch, 128]: what of the network has no memory.
+        """Return the features of frames, [batch, 128]: what of the network has no memory.
 
         Args:
             samples: [batch, 288], full scale 1.

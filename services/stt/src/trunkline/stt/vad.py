@@ -1,7 +1,7 @@
 """Silero voice activity detection at 8 kHz, for all calls of the process in one run of the model.
 
 The model is a small recurrent network; much of what one run costs does not depend on how many calls it judges. Each
-call owns a row of preallocated arrays with the network's state and the tail of its previous block. It knows nothing of
+call owns a row of preallocated arrays with the network's state and the tail of its previous frame. It knows nothing of
 time, calls or what follows from its answer.
 """
 
@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from trunkline.providers.errors import Unavailable
-from trunkline.stt.endpointing import BLOCK_SAMPLES, LEAD_BLOCKS
+from trunkline.stt.endpointing import FRAME_SAMPLES
 from trunkline.stt.silero import SAMPLES, UNITS, Network, load
 
-CONTEXT_SAMPLES: Final = SAMPLES - BLOCK_SAMPLES
+CONTEXT_SAMPLES: Final = SAMPLES - FRAME_SAMPLES
 _FULL_SCALE: Final = np.float32(32_768)
 
 
@@ -44,11 +43,11 @@ class VoiceDetector:
 
     def __init__(self, capacity: int) -> None:
         threadpool_limits(1, "blas")
-        self._network = Network(load(model_path()), max(capacity, LEAD_BLOCKS))
+        self._network = Network(load(model_path()), capacity)
         self._hidden = np.zeros((capacity, UNITS), np.float32)
         self._cell = np.zeros((capacity, UNITS), np.float32)
         self._context = np.zeros((capacity, CONTEXT_SAMPLES), np.float32)
-        self._input = np.zeros((max(capacity, LEAD_BLOCKS), SAMPLES), np.float32)
+        self._input = np.zeros((capacity, SAMPLES), np.float32)
         self._free = list(range(capacity - 1, -1, -1))
 
     @property
@@ -77,49 +76,20 @@ class VoiceDetector:
         """Give `row` back."""
         self._free.append(row)
 
-    def probabilities(self, rows: Sequence[int], blocks: Sequence[bytes]) -> list[float]:
-        """Return how likely each block is voice, and remember it as what its row heard last.
+    def probabilities(self, rows: Sequence[int], frames: Sequence[bytes]) -> list[float]:
+        """Return how likely each frame is voice, and remember it as what its row heard last.
 
         Args:
             rows: Each at most once.
-            blocks: One for each row: 256 samples of PCM16 little-endian.
+            frames: One for each row: 256 samples of PCM16 little-endian.
         """
-        samples, at = self._scaled(blocks), np.array(rows, np.intp)
+        at = np.array(rows, np.intp)
+        samples = self._input[: len(frames)]
         samples[:, :CONTEXT_SAMPLES] = self._context[at]
+        heard = np.frombuffer(b"".join(frames), "<i2").reshape(-1, FRAME_SAMPLES)
+        np.divide(heard, _FULL_SCALE, out=samples[:, CONTEXT_SAMPLES:])
         features = self._network.encode(samples)
         voiced, self._hidden[at], self._cell[at] = self._network.recur(features, self._hidden[at], self._cell[at])
         self._context[at] = samples[:, -CONTEXT_SAMPLES:]
         probabilities: list[float] = voiced.tolist()
         return probabilities
-
-    def hear_anew(self, row: int, blocks: Sequence[bytes]) -> list[float]:
-        """Forget what was heard in `row`, and return how likely each of `blocks`, one after the other, is voice.
-
-        What does not remember is computed for all of them at once.
-
-        Args:
-            row: of a call.
-            blocks: as for `probabilities`; at most `LEAD_BLOCKS`.
-        """
-        self.reset(row)
-        if not blocks:
-            return []
-        samples = self._scaled(blocks)
-        samples[0, :CONTEXT_SAMPLES] = 0
-        samples[1:, :CONTEXT_SAMPLES] = samples[:-1, -CONTEXT_SAMPLES:]
-        state = slice(row, row + 1)
-        probabilities: list[float] = []
-        for features in self._network.encode(samples):
-            voiced, self._hidden[state], self._cell[state] = self._network.recur(
-                features[np.newaxis], self._hidden[state], self._cell[state]
-            )
-            probabilities += voiced.tolist()
-        self._context[row] = samples[-1, -CONTEXT_SAMPLES:]
-        return probabilities
-
-    def _scaled(self, blocks: Sequence[bytes]) -> NDArray[np.float32]:
-        """Return room for the samples of each block behind those before it, and in it those of the block."""
-        samples = self._input[: len(blocks)]
-        heard = np.frombuffer(b"".join(blocks), "<i2").reshape(-1, BLOCK_SAMPLES)
-        np.divide(heard, _FULL_SCALE, out=samples[:, CONTEXT_SAMPLES:])
-        return samples

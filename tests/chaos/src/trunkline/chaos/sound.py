@@ -12,7 +12,7 @@ OWN: Final = 0
 """The epoch of clips, which an edge plays by itself: of no worker's."""
 BREAK_S: Final = 0.3
 """How much sooner than an outage is noted a frame may already be lost, and how much later the call be over."""
-TAIL_FRAMES: Final = 25
+TAIL_FRAMES: Final = 16
 """Frames sent in the last half second of a call: whoever lets it go need not hear them."""
 UNSENT_S: Final = 0.05
 """What an edge hands to its socket so soon before it is killed may never have left it."""
