@@ -19,8 +19,9 @@ $(READY): requirements.lock pyproject.toml $(MEMBERS)
 	@echo "installing into $(VENV) (once; about a minute on a slow line)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps $(patsubst %/pyproject.toml,-e ./%,$(MEMBERS))
+	@$(BIN)/python -m compileall -q -j 0 $(dir $(MEMBERS)) # as above: where Python may keep no bytecode, each process would compile
 	@touch $@
 
 demo: $(READY) ## A whole call, seen and heard: no keys, no network, 60 s; writes out/demo (PROVIDERS=emulated: through the SDKs)

@@ -23,7 +23,7 @@ from .faults import chords
 from .faults.cast import PHRASE, playing
 from .faults.matrix import SPARE, write
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
 CALLS = 12
 TURNS = 2

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.devserver import whereabouts
+from trunkline.devserver import post, whereabouts
 from trunkline.devserver.devserver import run_dev
 from trunkline.devserver.errors import PortTaken, StartFailed
 from trunkline.devserver.journal import Journal
@@ -134,6 +134,25 @@ def test_one_that_cannot_start_stops_the_rest_and_shows_its_last_words(environ, 
         asyncio.run(live())
     assert "exit code 3" in str(caught.value)
     assert caught.value.last_lines == ("no such model",)
+
+
+def test_one_that_takes_its_time_is_told_of_and_waited_for(environ, tmp_path, monkeypatch):
+    monkeypatch.setattr(post, "SLOW_START_S", 0.0)
+    slow = tmp_path / "never-ready"
+    slow.touch()
+    story = Story()
+
+    async def told():
+        await story.until("stt is still starting; it is given 60 s")
+        slow.unlink()
+
+    async def live():
+        telling = asyncio.create_task(told())
+        async with run_dev(plan(environ), story.journal) as dev:
+            assert len(dev.processes("stt")) == 1
+        await telling
+
+    asyncio.run(live())
 
 
 def test_new_code_takes_over_while_the_old_process_finishes_its_calls(environ, tmp_path):

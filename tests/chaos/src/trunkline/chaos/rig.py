@@ -23,6 +23,7 @@ from trunkline.devserver import ports
 from trunkline.devserver.child import Child
 from trunkline.devserver.devserver import Devserver, run_dev
 from trunkline.devserver.journal import Journal
+from trunkline.devserver.post import READY_TIMEOUT_S
 from trunkline.devserver.settings import Plan
 from trunkline.runtime.clock import SYSTEM
 from trunkline.testing.nats_cluster import NatsCluster, run_cluster
@@ -33,7 +34,6 @@ from trunkline.testing.tcp_proxy import TcpProxy, run_proxy
 AGENTS: Final = Path(__file__).parents[3] / "agents"
 CALLER_PROCESSES: Final = 2
 STAGES: Final = ("stt", "brain", "tts")
-_READY_S: Final = 20.0
 _DELIVERED_S: Final = 20.0
 
 Bed = Literal["one", "cluster", "proxy"]
@@ -196,7 +196,7 @@ class Rig:
             f"{stage}-far", f"trunkline.{stage}", env, port, lambda name, line: write(f"{name} │ {line}")
         )
         self.far.append(Far(stage, child, proxy))
-        await child.until_ready(_READY_S)
+        await child.until_ready(READY_TIMEOUT_S)
 
     async def id_of(self, far: Far) -> str:
         """Return the id of a far worker: the one of its stage that lives and is none of the others."""
@@ -233,7 +233,7 @@ class Rig:
             )
             self._callers.append(process)
             if process.stdout is not None:
-                await asyncio.wait_for(process.stdout.readline(), _READY_S)
+                await asyncio.wait_for(process.stdout.readline(), READY_TIMEOUT_S)
 
     async def hang_up(self, timeout_s: float = 90.0) -> None:
         """Let all calls come to their end, and begin no more."""

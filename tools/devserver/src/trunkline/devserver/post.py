@@ -14,7 +14,10 @@ from trunkline.devserver.child import Child, ending
 from trunkline.devserver.errors import StartFailed
 from trunkline.runtime.clock import SYSTEM, Clock
 
-READY_TIMEOUT_S: Final = 20.0
+READY_TIMEOUT_S: Final = 60.0
+"""One that ends is noticed at once: this is for one that hangs. Eight processes that each import three vendors' SDKs
+take 17 s of two processors, and longer where Python may not keep what it compiled."""
+SLOW_START_S: Final = 10.0
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 8.0
 SETTLED_S: Final = 10.0
@@ -52,12 +55,16 @@ class Post:
             StartFailed: it ended or was not ready in time; it is gone.
         """
         child = await self._launch(self.name)
+        patience = f"{self.name} is still starting; it is given {timeout_s:g} s"
+        slow = asyncio.get_running_loop().call_later(SLOW_START_S, self._say, patience)
         try:
             await child.until_ready(timeout_s)
         except BaseException:
             child.kill()
             await child.wait()
             raise
+        finally:
+            slow.cancel()
         self.current = child
         task = asyncio.create_task(self._attend(child), name=f"attend {self.name} {child.pid}")
         self._attending.add(task)
