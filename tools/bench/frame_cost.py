@@ -42,8 +42,7 @@ from trunkline.proto.frame import (
     unpack_audio,
 )
 from trunkline.proto.ids import Epoch, Generation, Seq, UtteranceId
-from trunkline.stt.endpointing import FRAME_SAMPLES
-from trunkline.stt.intake import PCM_BYTES, Frame, Intake, pcm16_of
+from trunkline.stt.intake import FRAME_SAMPLES, PCM_BYTES, Frame, Intake, pcm16_of
 from trunkline.stt.vad import VoiceDetector
 from trunkline.testing import twilio
 from trunkline.testing.nats_server import run_nats
@@ -119,7 +118,7 @@ def hops() -> list[Row]:
     intake = Intake(Epoch(1))
     intake.take(next(coming))
     intake.frame()
-    together = [Frame(0, audio)] * 50
+    together = [Frame(Seq(0), audio)] * 50
 
     def in_and_out() -> None:
         if intake.follow(next(coming)):

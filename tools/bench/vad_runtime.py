@@ -60,11 +60,11 @@ def _row(runtime: Any, network: Network, calls: int) -> Row:
     state = noise.normal(0, 0.3, (2, calls, UNITS)).astype(np.float32)
     given = {"input": samples, "state": state, "sr": np.array(8_000, np.int64)}
     theirs = runtime.run(None, given)[0][:, 0]
-    ours = network.recur(network.encode(samples), state[0], state[1])[0]
+    ours = network.judge(samples, state[0], state[1])[0]
     taken: tuple[list[float], list[float]] = [], []
     for _ in range(_TIMES):
         taken[0].append(_spent(lambda: runtime.run(None, given)))
-        taken[1].append(_spent(lambda: network.recur(network.encode(samples), state[0], state[1])))
+        taken[1].append(_spent(lambda: network.judge(samples, state[0], state[1])))
     return Row(calls, _percentiles(taken[0], calls), _percentiles(taken[1], calls), float(abs(theirs - ours).max()))
 
 

@@ -41,12 +41,12 @@ class Caller:
         self.left -= 1
         if self._bad == "raises in frame":
             raise RuntimeError("trouble with this call")
-        return Frame(256 * len(self.heard), bytes(100 if self._bad == "gives a short frame" else PCM_BYTES))
+        return Frame(len(self.heard), bytes(100 if self._bad == "gives a short frame" else PCM_BYTES))
 
     def judged(self, frame, pcm, probability):
         assert len(pcm) == PCM_BYTES
         assert 0 <= probability <= 1
-        self.heard.append(frame.position)
+        self.heard.append(frame.seq)
         if self.left:
             self.cadence.attend(self)
         if self._bad == "raises in judged":

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.proto.errors import BadFrame
 from trunkline.proto.frame import Codec, MediaFrame, pack_media
-from trunkline.stt.endpointing import FRAME_SAMPLES
 from trunkline.stt.intake import PCM_BYTES, Frame, Intake, Taken, pcm16_of
 
 pytestmark = pytest.mark.unit
@@ -28,7 +27,7 @@ def test_frames_are_given_out_one_by_one_each_where_its_number_puts_it():
     for seq in range(8):
         assert intake.take(frame(seq)) is Taken.KEPT
     assert intake.ready
-    assert drain(intake) == [Frame(256 * seq, frame(seq)[24:]) for seq in range(8)]
+    assert drain(intake) == [Frame(seq, frame(seq)[24:]) for seq in range(8)]
     assert not intake.ready
 
 
@@ -36,7 +35,7 @@ def test_mulaw_is_heard_as_well():
     intake = Intake(1)
     intake.take(frame(7, codec=Codec.MULAW))
     coded = intake.frame()
-    assert coded == Frame(7 * 256, b"\x07" * 256)
+    assert coded == Frame(7, b"\x07" * 256)
     assert pcm16_of([coded]) == [mulaw_to_pcm16(coded.audio)]
 
 
@@ -50,7 +49,7 @@ def test_missing_frames_are_silence_in_mulaw_too():
 
 
 def test_frames_of_calls_with_either_codec_are_decoded_together():
-    coded, plain = Frame(0, bytes(range(256))), Frame(256, bytes(range(256)) * 2)
+    coded, plain = Frame(0, bytes(range(256))), Frame(1, bytes(range(256)) * 2)
     assert pcm16_of([coded, plain, coded]) == [mulaw_to_pcm16(coded.audio), plain.audio, mulaw_to_pcm16(coded.audio)]
     assert pcm16_of([plain]) == [plain.audio]
     assert len(plain.audio) == PCM_BYTES
@@ -130,15 +129,17 @@ def test_missing_frames_are_silence_and_counted():
     intake.take(frame(3))
     assert intake.gaps == 2
     assert [heard.audio for heard in drain(intake)] == [frame(0)[24:], bytes(512), bytes(512), frame(3)[24:]]
-    assert intake.captured_at(3 * 256 - 1) == (T0_US + 2 * 32_000) / 1e6
+    assert intake.captured_at(2) == (T0_US + 2 * 32_000) / 1e6
 
 
-def test_the_last_sample_of_a_frame_was_captured_when_the_frame_says_and_each_before_it_125_us_sooner():
+def test_a_frame_was_captured_when_the_edge_says_whenever_it_is_asked_for():
     intake = Intake(1)
-    intake.take(frame(0))
-    intake.take(frame(1))
-    moments = [intake.captured_at(position) for position in (255, 256, 510, 511)]
-    assert moments == [(T0_US + us) / 1e6 for us in (0, 125, 31_875, 32_000)]
+    for seq in range(700):
+        intake.take(frame(seq))
+        drain(intake)
+    assert [intake.captured_at(seq) for seq in (75, 698, 699)] == [
+        (T0_US + seq * 32_000) / 1e6 for seq in (75, 698, 699)
+    ]
 
 
 def test_a_long_gap_begins_the_stream_anew():
@@ -146,7 +147,7 @@ def test_a_long_gap_begins_the_stream_anew():
     intake.take(frame(0))
     assert intake.take(frame(1_000)) is Taken.BROKEN
     intake.take(frame(1_001))
-    assert [heard.position for heard in drain(intake)] == [1_000 * FRAME_SAMPLES, 1_001 * FRAME_SAMPLES]
+    assert [heard.seq for heard in drain(intake)] == [1_000, 1_001]
 
 
 @pytest.mark.parametrize("short", [True, False])

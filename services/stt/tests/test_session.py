@@ -185,7 +185,7 @@ def test_an_utterance_is_told_as_it_begins_and_when_its_words_stand():
         call.hearing.on_heard(Final(20, "yes please", 0.5))
         started, final, ended = call.outbox.messages
         # The voice is in frames 20 to 29, from the first sample to the last; a frame tells when its last was captured.
-        onset_at, offset_at = (T0_US + 19 * 32_000 + 125) / 1e6, (T0_US + 29 * 32_000) / 1e6
+        onset_at, offset_at = (T0_US + 20 * 32_000) / 1e6 - 0.032, (T0_US + 29 * 32_000) / 1e6
         assert isinstance(started, SpeechStarted)
         assert (started.epoch, started.utterance, started.onset_at) == (4, 20, onset_at)
         assert started.judged_at > onset_at
@@ -322,7 +322,7 @@ def test_an_overfull_backlog_is_dropped_and_the_call_heard_on():
         call = await Call().begin()
         while not call.metrics.frames["broken"]:
             call.frame()
-        assert call.hearing.frame().position == 256 * (call.seq - 1)
+        assert call.hearing.frame().seq == call.seq - 1
         assert call.hearing.frame() is None
         await call.cadence.beat()
         call.hear(*SPEECH)

@@ -23,7 +23,7 @@ def test_the_layers_give_what_the_model_file_gives(voice):
         expected, state_after = reference.run(
             None, {"input": samples.astype(np.float32), "state": state, "sr": np.array(8_000, np.int64)}
         )
-        voiced, hidden, cell = network.recur(network.encode(samples.astype(np.float32)), state[0], state[1])
+        voiced, hidden, cell = network.judge(samples.astype(np.float32), state[0], state[1])
         assert voiced == pytest.approx(expected[:, 0], abs=1e-5)
         assert hidden == pytest.approx(state_after[0], abs=1e-5)
         assert cell == pytest.approx(state_after[1], abs=1e-4)
@@ -38,9 +38,9 @@ def test_a_batch_that_is_smaller_than_the_one_before_is_not_spoilt_by_it():
     noise = np.random.default_rng(3).normal(0, 0.2, (4, SAMPLES)).astype(np.float32)
     zero = np.zeros((4, UNITS), np.float32)
     fresh = Network(load(model_path()), 1)
-    alone = fresh.recur(fresh.encode(noise[3:]), zero[:1], zero[:1])
-    network.recur(network.encode(noise), zero, zero)
-    again = network.recur(network.encode(noise[3:]), zero[:1], zero[:1])
+    alone = fresh.judge(noise[3:], zero[:1], zero[:1])
+    network.judge(noise, zero, zero)
+    again = network.judge(noise[3:], zero[:1], zero[:1])
     for found, expected in zip(again, alone, strict=True):
         assert found == pytest.approx(expected, abs=1e-6)
 

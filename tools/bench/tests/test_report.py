@@ -16,13 +16,13 @@ pytestmark = pytest.mark.unit
 TURN = TurnMeasured(
     turn=1,
     generation=2,
-    endpoint_delay_ms=236.0,
+    endpoint_delay_ms=204.0,
     stt_final_ms=1.0,
     llm_ttft_ms=2.0,
     first_sentence_ms=0.5,
     tts_ttfb_ms=3.0,
     edge_ms=1.5,
-    turn_latency_ms=244.0,
+    turn_latency_ms=212.0,
 )
 PAGE = """# HELP trunkline_gc_pause_seconds One run
 # TYPE trunkline_gc_pause_seconds histogram
@@ -61,7 +61,7 @@ def a_column(calls, p99, **changes):
 def test_the_parts_of_a_response_sum_to_it():
     parts = mean([split(TURN, 200.0), split(TURN, 200.0)], 330.0)
     assert sum(msgspec.structs.astuple(parts)) == pytest.approx(330.0)
-    assert (parts.silence, parts.judging, parts.hang_over) == (224.0, 12.0, 86.0)
+    assert (parts.silence, parts.judging, parts.hang_over) == (192.0, 12.0, 118.0)
     assert parts.platform == pytest.approx(20.0)
 
 

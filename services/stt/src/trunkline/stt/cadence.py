@@ -16,8 +16,7 @@ from typing import Final, Protocol
 
 from trunkline.proto.ids import CallId
 from trunkline.runtime.clock import Clock
-from trunkline.stt.endpointing import FRAME_SAMPLES
-from trunkline.stt.intake import PCM_BYTES, Frame, pcm16_of
+from trunkline.stt.intake import FRAME_SAMPLES, PCM_BYTES, Frame, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.vad import VoiceDetector
 

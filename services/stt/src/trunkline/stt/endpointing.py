@@ -1,8 +1,9 @@
 """When the caller begins and ends an utterance, judged on audio time alone.
 
-It is told how likely each frame of audio is voice and where in the stream the frame stands, and answers with onsets
-and ends. Positions are samples since seq 0 of the call's stream, so the same audio gives the same answers, however fast
-it arrives and whoever listens. It refuses to know about clocks, calls, transcripts and the bus.
+It is told how likely each frame of audio is voice and which frame of the stream it is, and answers with onsets and
+ends. It counts in frames, by the seq that the edge gave them, so the same audio gives the same answers, however fast it
+arrives and whoever listens. Durations are the nearest number of frames. It refuses to know about clocks, calls,
+transcripts and the bus.
 
 Two thresholds make the hysteresis: voice begins at `threshold`, and is lost below `threshold` - 0.15 (the distance
 Silero recommends). Between the two nothing changes.
@@ -36,13 +37,10 @@ from trunkline.proto.agent import TurnTaking
 from trunkline.proto.frame import FRAME_MS
 from trunkline.proto.ids import Seq, UtteranceId
 
-RATE_HZ: Final = 8_000
-FRAME_SAMPLES: Final = RATE_HZ * FRAME_MS // 1_000
-"""What the voice detector judges at a time, and seq counts."""
 HYSTERESIS: Final = 0.15
 MIN_LOW: Final = 0.01
-PRE_ROLL_MS: Final = 300
-"""Audio before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
+PRE_ROLL: Final = 9
+"""Frames before the onset that a recogniser is given: soft first sounds, and silence to measure the line's noise."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,23 +60,23 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Onset(msgspec.Struct, frozen=True):
-    """The caller speaks. `start` is the first voiced sample; the utterance is named after its frame."""
+    """The caller speaks. `first` is the first voiced frame; the utterance is named after it."""
 
     utterance: UtteranceId
-    start: int
+    first: Seq
 
 
 class End(msgspec.Struct, frozen=True):
-    """The utterance is over: voiced up to, not including, sample `stop`; judged so at sample `judged`.
+    """The utterance is over: frame `last` was the last voiced one; judged so when frame `judged` was heard.
 
-    Whoever takes over begins to hear at `judged`, with a detector that has heard nothing.
+    Whoever takes over begins to hear behind `judged`, with a detector that has heard nothing.
 
     `forced` when there was no silence: the utterance grew too long or the stream broke off.
     """
 
     utterance: UtteranceId
-    stop: int
-    judged: int
+    last: Seq
+    judged: Seq
     forced: bool
 
 
@@ -101,13 +99,11 @@ class Endpointing:
     def __init__(self, rules: Rules) -> None:
         self._threshold = rules.threshold
         self._low = max(rules.threshold - HYSTERESIS, MIN_LOW)
-        self._min_speech = samples_of_ms(rules.min_speech_ms)
-        self._silence = samples_of_ms(rules.silence_ms)
-        self._longest = samples_of_ms(rules.max_utterance_ms)
+        self._min_speech = frames_of(rules.min_speech_ms)
+        self._silence = frames_of(rules.silence_ms)
+        self._longest = frames_of(rules.max_utterance_ms)
         self._state = _QUIET
-        self._start = 0
-        self._stop = 0
-        self._judged = 0
+        self._first = self._last = self._judged = Seq(0)
 
     @property
     def open(self) -> bool:
@@ -119,29 +115,29 @@ class Endpointing:
         """Whether the last frame counted as voice."""
         return self._state in (_RISING, _SPEAKING)
 
-    def hear(self, position: int, probability: float) -> Verdict:
-        """Take the frame that begins at sample `position` and is voice with `probability`."""
-        end = self._judged = position + FRAME_SAMPLES
+    def hear(self, seq: Seq, probability: float) -> Verdict:
+        """Take frame `seq`, which is voice with `probability`."""
+        self._judged = seq
         state = self._state
         if state is _QUIET:
             if probability < self._threshold:
                 return None
-            self._start = position
-            return self._rise(end)
+            self._first = seq
+            return self._rise(seq)
         if state is _RISING:
             if probability < self._low:
                 self._state = _QUIET
                 return None
-            return self._rise(end)
+            return self._rise(seq)
         voiced = probability >= (self._low if state is _SPEAKING else self._threshold)
         if voiced:
             self._state = _SPEAKING
-            self._stop = end
+            self._last = seq
         else:
             self._state = _FADING
-            if end - self._stop >= self._silence:
+            if seq - self._last >= self._silence:
                 return self._end(forced=False)
-        return self._end(forced=True) if end - self._start >= self._longest else None
+        return self._end(forced=True) if seq - self._first + 1 >= self._longest else None
 
     def cut(self) -> End | None:
         """End what is open: no more of this audio will come."""
@@ -150,33 +146,19 @@ class Endpointing:
         self._state = _QUIET
         return None
 
-    def _rise(self, end: int) -> Onset | None:
-        self._stop = end
-        if end - self._start < self._min_speech:
+    def _rise(self, seq: Seq) -> Onset | None:
+        self._last = seq
+        if seq - self._first + 1 < self._min_speech:
             self._state = _RISING
             return None
         self._state = _SPEAKING
-        return Onset(self._utterance, self._start)
+        return Onset(UtteranceId(self._first), self._first)
 
     def _end(self, *, forced: bool) -> End:
         self._state = _QUIET
-        return End(self._utterance, self._stop, self._judged, forced)
-
-    @property
-    def _utterance(self) -> UtteranceId:
-        return UtteranceId(seq_of(self._start))
+        return End(UtteranceId(self._first), self._last, self._judged, forced)
 
 
-def committed_before(position: int) -> Seq:
-    """Return the seq up to which a replay may be left out, so that it begins at `position`, where a frame does."""
-    return Seq(position // FRAME_SAMPLES - 1)
-
-
-def seq_of(position: int) -> Seq:
-    """Return the seq of the frame that holds sample `position`."""
-    return Seq(position // FRAME_SAMPLES)
-
-
-def samples_of_ms(duration_ms: int) -> int:
-    """Return how many samples last `duration_ms`."""
-    return duration_ms * RATE_HZ // 1_000
+def frames_of(duration_ms: float) -> int:
+    """Return how many frames come nearest to `duration_ms`; at least one."""
+    return max(1, int(duration_ms / FRAME_MS + 0.5))

@@ -24,12 +24,12 @@ from trunkline.proto.frame import (
     MediaFrame,
     unpack_media,
 )
-from trunkline.proto.ids import Epoch
-from trunkline.stt.endpointing import FRAME_SAMPLES, RATE_HZ, seq_of
+from trunkline.proto.ids import Epoch, Seq
+from trunkline.stt.provider import RATE_HZ
 
+FRAME_SAMPLES: Final = RATE_HZ * FRAME_MS // 1_000
 PCM_BYTES: Final = 2 * FRAME_SAMPLES
 _FRAME_US: Final = 1_000 * FRAME_MS
-_SAMPLE_US: Final = 1_000_000 // RATE_HZ
 _REPLAY: Final = int(Flag.REPLAY)
 _LONGEST_FILL: Final = 160
 """Frames (5 s, the edge's ring) that may be missing; beyond, the stream counts as broken off."""
@@ -53,9 +53,9 @@ class Taken(StrEnum):
 
 
 class Frame(NamedTuple):
-    """256 samples, the first of them at `position`: PCM16 in 512 bytes, or μ-law in 256."""
+    """256 samples: PCM16 in 512 bytes, or μ-law in 256."""
 
-    position: int
+    seq: Seq
     audio: bytes
 
 
@@ -106,7 +106,7 @@ class Intake:
         if seq != self._next or len(frames) > _LONGEST_BACKLOG:
             return False
         self._captured_us[seq % _MEMORY] = self.live_us = captured_us
-        frames.append(Frame(seq * FRAME_SAMPLES, data[MEDIA_HEADER_BYTES:]))
+        frames.append(Frame(Seq(seq), data[MEDIA_HEADER_BYTES:]))
         self._next = seq + 1
         return True
 
@@ -144,18 +144,16 @@ class Intake:
         """Return the next frame; None while there is none."""
         return self._frames.popleft() if self._frames else None
 
-    def captured_at(self, position: int) -> float:
-        """Return when sample `position`, at most 20 s old, was captured; seconds since 1970.
+    def captured_at(self, seq: Seq) -> float:
+        """Return when the last sample of frame `seq`, at most 20 s old, was captured; seconds since 1970.
 
         To within what a carrier sends at a time: the edge knows when a message came.
         """
-        seq = seq_of(position)
-        later = (seq + 1) * FRAME_SAMPLES - 1 - position
-        return (self._captured_us[seq % _MEMORY] - later * _SAMPLE_US) / 1e6
+        return self._captured_us[seq % _MEMORY] / 1e6
 
     def _keep(self, seq: int, captured_us: int, audio: bytes) -> None:
         self._captured_us[seq % _MEMORY] = captured_us
-        self._frames.append(Frame(seq * FRAME_SAMPLES, audio))
+        self._frames.append(Frame(Seq(seq), audio))
 
     def _check(self, frame: MediaFrame) -> None:
         expected = ""

@@ -24,6 +24,10 @@ from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import ProviderError
 from trunkline.runtime.plugins import Found, Plugins
 
+RATE_HZ: Constant = 8_000
+"""Of all that is heard, since a telephone has no more."""
+BYTES_PER_S: Constant = 2 * RATE_HZ
+
 
 class SttCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider can do, as data."""

@@ -25,12 +25,21 @@ from trunkline.providers.errors import ProviderError, Transient, Unavailable, Un
 from trunkline.providers.health import Health, label_of
 from trunkline.providers.prices import Quantities
 from trunkline.providers.usage import Meter
-from trunkline.stt.provider import Billed, Failed, Heard, Lost, OnHeard, Partial, SttCapabilities, SttStream, TurnOver
+from trunkline.stt.provider import (
+    BYTES_PER_S,
+    Billed,
+    Failed,
+    Heard,
+    Lost,
+    OnHeard,
+    Partial,
+    SttCapabilities,
+    SttStream,
+    TurnOver,
+)
 from trunkline.stt.provider import Final as FinalWords
 
 log = logging.getLogger("trunkline.stt.relay")
-
-BYTES_PER_S: Final = 16_000
 
 
 class Lender(NamedTuple):

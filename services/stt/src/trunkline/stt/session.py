@@ -19,6 +19,7 @@ from trunkline.bus import EventLog
 from trunkline.proto import subjects
 from trunkline.proto.errors import BadFrame
 from trunkline.proto.events import ProviderFailed, StageSettled
+from trunkline.proto.frame import FRAME_MS
 from trunkline.proto.ids import CallId, Seq, UtteranceId
 from trunkline.proto.messages import (
     Claim,
@@ -36,16 +37,7 @@ from trunkline.providers.usage import Meter
 from trunkline.runtime.clock import Clock
 from trunkline.runtime.journal import Journal
 from trunkline.stt.cadence import Cadence
-from trunkline.stt.endpointing import (
-    FRAME_SAMPLES,
-    PRE_ROLL_MS,
-    End,
-    Endpointing,
-    Onset,
-    Rules,
-    committed_before,
-    samples_of_ms,
-)
+from trunkline.stt.endpointing import PRE_ROLL, End, Endpointing, Onset, Rules, frames_of
 from trunkline.stt.intake import Frame, Intake, Taken, pcm16_of
 from trunkline.stt.metrics import SttMetrics
 from trunkline.stt.outbox import Outbox
@@ -106,9 +98,9 @@ class CallHearing:
         self._intake = Intake(claim.epoch)
         self._rules = Rules.of(claim.agent.turns)
         self._endpointing = Endpointing(self._rules)
-        keep_ms = PRE_ROLL_MS + claim.agent.turns.min_speech_ms
-        self._recent: deque[Frame] = deque(maxlen=samples_of_ms(keep_ms) // FRAME_SAMPLES + 2)
-        self._spent = 0
+        self._recent: deque[Frame] = deque(maxlen=PRE_ROLL + frames_of(self._rules.min_speech_ms))
+        self._spent = Seq(0)
+        """What comes before it belonged to utterances that are over."""
         self._utterances: dict[UtteranceId, _Utterance] = {}
         self._at_rest = asyncio.Event()
         self._at_rest.set()
@@ -214,7 +206,7 @@ class CallHearing:
             self._shared.cadence.attend(self)
         self._recent.append(frame)
         endpointing = self._endpointing
-        verdict = endpointing.hear(frame.position, probability)
+        verdict = endpointing.hear(frame.seq, probability)
         stream.push(pcm, voiced=endpointing.voiced)
         self._unbilled += 1
         if self._unbilled >= _FRAMES_PER_BILL:
@@ -237,7 +229,7 @@ class CallHearing:
     # --- utterances ---------------------------------------------------------------------------------------------------
 
     def _on_onset(self, onset: Onset, stream: Relay) -> None:
-        onset_at = self._intake.captured_at(onset.start)
+        onset_at = self._intake.captured_at(onset.first) - FRAME_MS / 1_000
         self._utterances[onset.utterance] = _Utterance(onset.utterance, onset_at)
         self._at_rest.clear()
         self._shared.metrics.counts["utterances"] += 1
@@ -245,15 +237,14 @@ class CallHearing:
         self._publish(
             SpeechStarted(epoch=self._claim.epoch, utterance=onset.utterance, onset_at=onset_at, judged_at=judged_at)
         )
-        # What belonged to the utterance before must not be heard twice.
-        first = max(onset.start - samples_of_ms(PRE_ROLL_MS), self._spent)
-        lead = [frame for frame in self._recent if frame.position >= first]
+        first = max(onset.first - PRE_ROLL, self._spent)
+        lead = [frame for frame in self._recent if frame.seq >= first]
         stream.begin(onset.utterance, b"".join(pcm16_of(lead)))
 
     def _on_end(self, end: End, stream: Relay) -> None:
         utterance = self._utterances[end.utterance]
-        self._spent = end.stop
-        utterance.stop_at = self._intake.captured_at(end.stop - 1)
+        self._spent = Seq(end.last + 1)
+        utterance.stop_at = self._intake.captured_at(end.last)
         utterance.ended_at = self._shared.clock.wall()
         if end.forced:
             self._shared.metrics.counts["utterances_forced"] += 1
@@ -261,7 +252,7 @@ class CallHearing:
         timeout_s = self._shared.settings.final_timeout_ms / 1_000
         utterance.deadline = loop.call_later(timeout_s, self._time_out, utterance, stream)
         self._publish(SpeechStopped(epoch=self._claim.epoch, utterance=utterance.id, endpoint_at=utterance.ended_at))
-        utterance.committed = committed_before(end.judged)
+        utterance.committed = end.judged
         self._shared.detector.reset(self.row)
         stream.finish()
 

@@ -107,18 +107,18 @@ class Network:
             _windows(self._encoded, _STEPS // 2, 2 * 128, 3 * 128),
         )
 
-    def recur(self, features: Floats, hidden: Floats, cell: Floats) -> tuple[Floats, Floats, Floats]:
+    def judge(self, samples: Floats, hidden: Floats, cell: Floats) -> tuple[Floats, Floats, Floats]:
         """Return how likely each row is voice, and the next `hidden` and `cell`.
 
         Args:
-            features: [batch, 128], what `encode` found.
+            samples: [batch, 288], full scale 1.
             hidden: [batch, 128], zero at the beginning, as `cell`.
             cell: [batch, 128].
         """
-        count = len(features)
+        count = len(samples)
         into, biases = self._weights.cell
         cell_in = self._cell_in[:count]
-        cell_in[:, :UNITS] = features
+        cell_in[:, :UNITS] = self._encode(samples)
         cell_in[:, UNITS:] = hidden
         gates = cell_in @ into
         gates += biases
@@ -135,12 +135,8 @@ class Network:
         voiced: Floats = 1.0 / (1.0 + np.exp(-(np.maximum(shown, 0.0) @ weights + bias)))
         return voiced, shown, following
 
-    def encode(self, samples: Floats) -> Floats:
-        """Return the features of frames, [batch, 128]: what of the network has no memory.
-
-        Args:
-            samples: [batch, 288], full scale 1.
-        """
+    def _encode(self, samples: Floats) -> Floats:
+        """Return the features of frames, [batch, 128]: what of the network has no memory."""
         count = len(samples)
         weights = self._weights
         seen_samples, seen_spectrum, seen_encoded = (windows[:count] for windows in self._seen)

@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trunkline.providers.errors import Unavailable
-from trunkline.stt.endpointing import FRAME_SAMPLES
+from trunkline.stt.intake import FRAME_SAMPLES
 from trunkline.stt.silero import SAMPLES, UNITS, Network, load
 
 CONTEXT_SAMPLES: Final = SAMPLES - FRAME_SAMPLES
@@ -88,8 +88,7 @@ class VoiceDetector:
         samples[:, :CONTEXT_SAMPLES] = self._context[at]
         heard = np.frombuffer(b"".join(frames), "<i2").reshape(-1, FRAME_SAMPLES)
         np.divide(heard, _FULL_SCALE, out=samples[:, CONTEXT_SAMPLES:])
-        features = self._network.encode(samples)
-        voiced, self._hidden[at], self._cell[at] = self._network.recur(features, self._hidden[at], self._cell[at])
+        voiced, self._hidden[at], self._cell[at] = self._network.judge(samples, self._hidden[at], self._cell[at])
         self._context[at] = samples[:, -CONTEXT_SAMPLES:]
         probabilities: list[float] = voiced.tolist()
         return probabilities

@@ -8,9 +8,8 @@ from typing import Final
 import msgspec
 
 from trunkline.proto.events import TurnMeasured
-
-STEP_MS: Final = 32.0
-"""The detector judges so much at once."""
+from trunkline.proto.frame import FRAME_MS
+from trunkline.stt.endpointing import frames_of
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +63,7 @@ def measured(path: Path, since_wall: float, until_wall: float) -> Iterator[TurnM
 
 def split(turn: TurnMeasured, silence_ms: float) -> Parts:
     """Return the parts of one turn, without the hang-over, which only the caller knows."""
-    steps = -(-silence_ms // STEP_MS) * STEP_MS
+    steps = float(frames_of(silence_ms) * FRAME_MS)
     return Parts(
         hang_over=0.0,
         silence=steps,

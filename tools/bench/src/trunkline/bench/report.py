@@ -35,12 +35,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome_of(what: str, columns: list[Column]) -> Outcome:
     """Return `columns` with where and how they came about."""
     return Outcome(
-        what=what,
-        date=datetime.now(UTC).date().isoformat(),
-        command=" ".join(["python", *sys.orig_argv[1:]]),
-        machine=f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}",
-        columns=columns,
+        what=what, date=today(), command=" ".join(["python", *sys.orig_argv[1:]]), machine=machine(), columns=columns
     )
+
+
+def today() -> str:
+    """Return the date as results have it."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def machine() -> str:
+    """Return what results are to be compared by."""
+    return f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}"
 
 
 def write(outcomes: list[Outcome], path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.audio.resample import resample
-from trunkline.stt.endpointing import RATE_HZ
+from trunkline.stt.provider import RATE_HZ
 
 WIDE_HZ: Final = 16_000
 _PAD: Final = RATE_HZ // 5

@@ -27,10 +27,10 @@ from trunkline.proto.agent import Option
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Transient, of_status
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of, socket_address, without_key
 from trunkline.providers.sockets import connected
+from trunkline.stt.provider import RATE_HZ
 
 log = logging.getLogger("trunkline.stt.deepgram")
 
-RATE_HZ: Final = 8_000
 MESSAGE_BYTES: Final = 640
 KEPT_BYTES: Final = 10 * RATE_HZ
 SEND_S: Final = 2.0

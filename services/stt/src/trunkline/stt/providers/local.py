@@ -27,16 +27,15 @@ from trunkline.proto.agent import Stt
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import Misconfigured, Rejected, Transient
 from trunkline.runtime.settings import load
-from trunkline.stt.endpointing import samples_of_ms
-from trunkline.stt.provider import Failed, OnHeard, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import BYTES_PER_S, Failed, OnHeard, Partial, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
 from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.pool import Answering, DecoderPool, Rank
 
 log = logging.getLogger("trunkline.stt.local")
 
-_PARTIAL_EVERY_BYTES: Final = 2 * samples_of_ms(400)
-_EARLY_BYTES: Final = 2 * samples_of_ms(160)
+_PARTIAL_EVERY_BYTES: Final = BYTES_PER_S * 400 // 1_000
+_EARLY_BYTES: Final = BYTES_PER_S * 160 // 1_000
 """Silence after which what was said so far is decoded as if it were all: it mostly is."""
 _REMEMBERED_GRAMMARS: Final = 256
 _CHECK_S: Final = 0.3

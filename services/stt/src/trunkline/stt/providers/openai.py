@@ -21,10 +21,9 @@ from trunkline.proto.ids import UtteranceId
 from trunkline.providers.endpoints import account_of
 from trunkline.providers.errors import Misconfigured, ProviderError, Transient
 from trunkline.providers.openai_sdk import RAISED, Clients, meant, own_account, timeout_of, warm
-from trunkline.stt.provider import Billed, Failed, OnHeard, SttCapabilities, SttStream
+from trunkline.stt.provider import BYTES_PER_S, RATE_HZ, Billed, Failed, OnHeard, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
 
-RATE_HZ: Final = 8_000
 LONGEST_S: Final = 60
 """Of one utterance; what is older is dropped."""
 DEFAULT_MODEL: Final = "gpt-4o-mini-transcribe"
@@ -63,7 +62,7 @@ class OpenAiStream:
         """Keep `pcm`, if there is an utterance."""
         if self._utterance is not None:
             self._pcm += pcm
-            del self._pcm[: -LONGEST_S * RATE_HZ * 2]
+            del self._pcm[: -LONGEST_S * BYTES_PER_S]
 
     def finish(self) -> None:
         """Ask for the words."""
@@ -98,7 +97,7 @@ class OpenAiStream:
         except ProviderError as error:
             self._tell(Failed(utterance, error))
         else:
-            self._billed_s += _seconds(answer.usage, len(pcm) / 2 / RATE_HZ)
+            self._billed_s += _seconds(answer.usage, len(pcm) / BYTES_PER_S)
             self._tell(FinalWords(utterance, answer.text.strip()))
             self._tell(Billed(self._billed_s))
 

@@ -25,9 +25,9 @@ from trunkline.providers.errors import (
 )
 from trunkline.providers.keys import BadAddress, MissingKey, address_of, key_of, without_key
 from trunkline.providers.sockets import tls
-from trunkline.stt.provider import Failed, Lost, OnHeard, Partial, SttCapabilities, SttStream
+from trunkline.stt.provider import BYTES_PER_S, Failed, Lost, OnHeard, Partial, SttCapabilities, SttStream
 from trunkline.stt.provider import Final as FinalWords
-from trunkline.stt.providers.scribe_line import RATE_HZ, Line
+from trunkline.stt.providers.scribe_line import Line
 
 MODEL: Final = "scribe_v2_realtime"
 MOST_KEYTERMS: Final = 50
@@ -92,7 +92,7 @@ class ScribeStream:
     def push(self, pcm: bytes, *, voiced: bool) -> None:
         """Send audio."""
         self._line.push(pcm)
-        pcm_s = len(pcm) / 2 / RATE_HZ
+        pcm_s = len(pcm) / BYTES_PER_S
         self._since_commit_s += pcm_s
         self._quiet_s = 0.0 if voiced else self._quiet_s + pcm_s
         if self._utterance is None and self._since_commit_s >= _SILENCE_S and self._quiet_s >= _QUIET_S:

@@ -27,10 +27,10 @@ from trunkline.audio.g711 import pcm16_to_mulaw
 from trunkline.providers.errors import ProviderError, Rejected, Throttled, Transient, of_status
 from trunkline.providers.keys import without_key
 from trunkline.providers.sockets import connected
+from trunkline.stt.provider import RATE_HZ
 
 log = logging.getLogger("trunkline.stt.elevenlabs")
 
-RATE_HZ: Final = 8_000
 MESSAGE_BYTES: Final = 800
 KEPT_BYTES: Final = 10 * RATE_HZ
 SEND_S: Final = 2.0
