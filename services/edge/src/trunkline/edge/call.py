@@ -9,31 +9,31 @@ caller back: it is away, and whichever edge the caller comes back to goes on wit
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Coroutine
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from trunkline.audio.framing import Framer
-from trunkline.audio.g711 import mulaw_to_pcm16
 from trunkline.bus import BusError, Subscription
 from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
-from trunkline.edge.carrier import (
-    Carrier,
-    CarrierEvent,
-    Digit,
-    Line,
-    MarkReturned,
-    Message,
-    Rejected,
-    Started,
-    Stopped,
-)
+from trunkline.edge.carrier import CarrierEvent, Digit, MarkReturned, Rejected, Stopped
 from trunkline.edge.comeback import reopened
+from trunkline.edge.complaints import Complaints
 from trunkline.edge.downlink import Downlink, Wire
+from trunkline.edge.ending import (
+    BROKEN_OFF,
+    GIVEN_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    POLICY_VIOLATION,
+    REFUSED,
+    USURPED,
+    Ending,
+    of_closed,
+)
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
+from trunkline.edge.inbound import Leg, listen
 from trunkline.edge.own import OwnVoice
 from trunkline.edge.ring import Ring
 from trunkline.edge.serving import Serving
@@ -69,10 +69,6 @@ from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.call")
 
-NORMAL: Final = 1000
-POLICY_VIOLATION: Final = 1008
-INTERNAL_ERROR: Final = 1011
-SERVICE_RESTART: Final = 1012
 UNHEARD: Final = 3
 """So many frames in a row that nobody heard, and the STT worker is gone."""
 WIND_UP_S: Final = 30.0
@@ -83,27 +79,6 @@ AGAIN: Final = "again"
 """Parameter of a stream, ``1`` when the caller has come back."""
 _CLOSE_S: Final = 1.0
 _TOPICS: Final = frozenset({"speech", "speak", "spoken", "interrupt", "control", "usage", "assigned"})
-
-
-class Leg(NamedTuple):
-    """The carrier's side of a call: its stream, which has just started, and the line it comes on."""
-
-    started: Started
-    carrier: Carrier
-    line: Line
-    revision: int = 0
-    """Of the call's record as it is stored; 0 when there is none."""
-
-
-class Ending(NamedTuple):
-    """Why a call ends here, and how its line is closed."""
-
-    reason: str
-    close_code: int
-    close_text: str
-    fate: Literal["over", "away", "elsewhere"] = "over"
-    """It is over; it waits for its caller to come back; another edge has it already."""
-    planned: bool = False
 
 
 class Call:
@@ -121,8 +96,8 @@ class Call:
         settings, clock = facilities.settings, facilities.clock
         self.id: Final = call
         self.agent: Final = agent
-        started, self._carrier, self._line, revision = leg
-        self._started = started
+        self._leg = leg
+        started, carrier, self._line, revision = leg
         self._past = past
         self._bus = facilities.bus
         self._facilities = facilities
@@ -131,21 +106,22 @@ class Call:
         self._journal = facilities.journal
         self.gone: Final = asyncio.Event()
         """Set when nothing is left of it here."""
-        wire = Wire(self._carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
+        wire = Wire(carrier, started.codec, started.sample_rate_hz, settings.unsent_bytes)
         self._downlink = Downlink(wire, clock, self._metrics, self._on_playout)
         self._own = OwnVoice(agent, facilities.clips, self._downlink, self.end)
         on_bus = Codec.MULAW if settings.media_codec == "mulaw" else Codec.PCM16
-        self._decode = mulaw_to_pcm16 if (started.codec, on_bus) == (Codec.MULAW, Codec.PCM16) else None
-        rate_hz = started.sample_rate_hz
         first = Seq(0) if past is None else past.first_seq
         self._ring = Ring(settings.replay_ms // FRAME_MS, first)
-        self._uplink = Uplink(self._bus.media, self._ring, on_bus, rate_hz, self._metrics.traffic, self._journal)
+        self._uplink = Uplink(
+            self._bus.media, self._ring, on_bus, started.sample_rate_hz, self._metrics.traffic, self._journal
+        )
         self._committed = int(first) - 1
         pool = Pool(self._bus, facilities.liveness, clock, self._metrics, settings.claim_timeout_ms / 1000)
         longest_tool_s = max((tool.timeout_s for tool in agent.tools), default=0.0)
         epochs = past.record.epochs if past is not None else None
         self._assignments = Assignments(pool, call, self._claim, longest_tool_s, epochs)
         self._serving = Serving(call, self._bus, self._assignments, clock, settings.reclaim_s, self, self._spawn)
+        self._complain = Complaints(call)
         self._arrivals = Arrivals(
             call,
             facilities,
@@ -156,7 +132,7 @@ class Call:
         )
         self._story = Story()
         record = (
-            opened(call, agent, started, self._carrier.name, facilities.edge, clock.wall())
+            opened(call, agent, started, carrier.name, facilities.edge, clock.wall())
             if past is None
             else reopened(past.record, facilities.edge)
         )
@@ -167,13 +143,12 @@ class Call:
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._complaints: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Live through the call; return when it is over, or gone, and everybody has been told."""
         log.info(
             "call started" if self._past is None else "call resumed",
-            extra={"call": self.id, "agent": self.agent.name, "carrier": self._carrier.name},
+            extra={"call": self.id, "agent": self.agent.name, "carrier": self._leg.carrier.name},
         )
         longest_s = max(0.0, self.agent.limits.max_duration_s - self._books.age_s)
         too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
@@ -185,7 +160,7 @@ class Call:
         self._arrivals.watch()
         for work in (self._listen(), self._downlink.deliver(self._line), self._telling.run(), self._begin()):
             self._spawn(work)
-        ending = Ending("edge-stopped", INTERNAL_ERROR, "")
+        ending = BROKEN_OFF
         try:
             ending = await asyncio.shield(self._over)
         finally:
@@ -199,11 +174,11 @@ class Call:
     def give_away(self) -> None:
         """Have the caller brought back, to another edge: this one is to stop. What is being said is lost."""
         if self.comes_back:
-            self._leave(Ending("edge-stopped", SERVICE_RESTART, "another edge goes on", "away", planned=True))
+            self._leave(GIVEN_AWAY)
 
     def usurped(self) -> None:
         """Another line has the call: let go of this one without a word."""
-        self._leave(Ending("usurped", NORMAL, "the call goes on elsewhere", "elsewhere"))
+        self._leave(USURPED)
 
     def forget(self) -> None:
         """Let go of everything but who it was and how it ended: all parts know the call, and it knows them."""
@@ -214,7 +189,7 @@ class Call:
     @property
     def comes_back(self) -> bool:
         """Whether the carrier brings the caller back when the line ends."""
-        return self._started.parameters.get(RETURNS) == "1"
+        return self._leg.started.parameters.get(RETURNS) == "1"
 
     @property
     def at_rest(self) -> bool:
@@ -247,24 +222,13 @@ class Call:
     # --- from the carrier ---------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        understood, push = self._carrier.receive, self._uplink.push
-        wall, decode, traffic = self._clock.wall, self._decode, self._metrics.traffic
-        # Twilio sends 20 ms at a time, and promises no size.
-        cut = Framer(FRAME_MS * self._started.sample_rate_hz * self._started.codec.bytes_per_sample // 1000).push
-
-        def take(message: Message) -> None:
-            event = understood(message)
-            if isinstance(event, bytes):
-                for audio in cut(event):
-                    traffic["frames_in"] += 1
-                    push(int(wall() * 1e6), decode(audio) if decode else audio)
-            elif event is not None:
-                self._on_carrier(event)
-
         try:
-            await self._line.listen(take)
+            await listen(self._leg, self._uplink, self._clock, self._metrics.traffic, self._on_carrier)
         except LineClosed as closed:
-            self._on_closed(closed)
+            if refused := REFUSED.get(closed.code):
+                self._metrics.refused[refused] += 1
+                log.warning("stream refused", extra={"call": self.id, "reason": refused, "code": closed.code})
+            self._leave(of_closed(closed, comes_back=self.comes_back))
 
     def _on_carrier(self, event: CarrierEvent) -> None:
         match event:
@@ -287,18 +251,6 @@ class Call:
                 self.end("carrier-protocol-error", code or POLICY_VIOLATION, detail)
             case _:
                 pass
-
-    def _on_closed(self, closed: LineClosed) -> None:
-        refused = {1009: "oversize-message", 1007: "invalid-utf8"}.get(closed.code)
-        reason = "phone-call-provider-closed-websocket"
-        if refused is not None:
-            self._metrics.refused[refused] += 1
-            log.warning("stream refused", extra={"call": self.id, "reason": refused, "code": closed.code})
-            self.end("carrier-protocol-error", closed.code)
-        elif self.comes_back:
-            self._leave(Ending(reason, closed.code, "", "away"))
-        else:
-            self.end(reason)
 
     # --- from the bus -------------------------------------------------------------------------------------------------
 
@@ -466,7 +418,7 @@ class Call:
                 "duration_s": round(self._books.age_s, 3),
                 "frames_in": self._ring.count,
                 "audio_ms_out": self._downlink.audio_ms,
-                "bad_messages": sum(self._complaints.values()),
+                "bad_messages": self._complain.total,
             },
         )
 
@@ -485,14 +437,7 @@ class Call:
     def _carried(self) -> Carried:
         return Carried(self._ring.count, self._downlink.audio_ms, self._ring.next_seq)
 
-    # --- odds and ends ------------------------------------------------------------------------------------------------
-
-    def _complain(self, what: str, **fields: str) -> None:
-        """Log once per call and kind; the counters have the rest."""
-        key = f"{what} {fields.get('reason', '')}"
-        self._complaints[key] += 1
-        if self._complaints[key] == 1:
-            log.warning(what, extra={"call": self.id, **fields})
+    # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(self._guarded(work), name=f"call-{self.id}")

@@ -9,13 +9,15 @@ from trunkline.agents import AgentFolder
 from trunkline.bus import Bus, BusError, BusUnavailable, CallStore, EventLog, Heartbeat
 from trunkline.bus.heartbeat import PERIOD_S
 from trunkline.edge.books import Past
-from trunkline.edge.call import AGAIN, POLICY_VIOLATION, Call, Leg
+from trunkline.edge.call import AGAIN, Call
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
 from trunkline.edge.comeback import next_seq, read_record, take_up
 from trunkline.edge.doubt import guard
+from trunkline.edge.ending import POLICY_VIOLATION
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
+from trunkline.edge.inbound import Leg
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
 from trunkline.edge.reaper import Reaper

@@ -40,7 +40,7 @@ class Uplink:
         self._call = ""
         self._lane = lane
         self._ring = ring
-        self._codec = codec
+        self.codec: Final = codec
         self._rate_hz = sample_rate_hz
         self._traffic = traffic
         self._address: Address | None = None
@@ -74,7 +74,7 @@ class Uplink:
         self._call, self._since = call, since
         self._address = Address(subjects.media(worker, call), self._lane.reply_to(f"{call}-{epoch}-"))
         self._live, self._replayed = (
-            pack_origin(self._codec, self._rate_hz, flags, epoch) for flags in (Flag.NONE, Flag.REPLAY)
+            pack_origin(self.codec, self._rate_hz, flags, epoch) for flags in (Flag.NONE, Flag.REPLAY)
         )
         self._unheard = False
         self._in_a_row = 0

@@ -1,0 +1,38 @@
+"""Why a call ends at this edge, whether it goes on elsewhere, and the code its line is closed with (RFC 6455, 7.4)."""
+
+from typing import Final, Literal, NamedTuple
+
+from trunkline.edge.errors import LineClosed
+
+NORMAL: Final = 1000
+INVALID_PAYLOAD: Final = 1007
+POLICY_VIOLATION: Final = 1008
+MESSAGE_TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+REFUSED: Final = {MESSAGE_TOO_BIG: "oversize-message", INVALID_PAYLOAD: "invalid-utf8"}
+"""Codes with which we closed the line ourselves, for what came on it."""
+
+
+class Ending(NamedTuple):
+    """Why a call ends here, and how its line is closed."""
+
+    reason: str
+    close_code: int
+    close_text: str
+    fate: Literal["over", "away", "elsewhere"] = "over"
+    """It is over; it waits for its caller to come back; another edge has it already."""
+    planned: bool = False
+
+
+GIVEN_AWAY: Final = Ending("edge-stopped", SERVICE_RESTART, "another edge goes on", "away", planned=True)
+USURPED: Final = Ending("usurped", NORMAL, "the call goes on elsewhere", "elsewhere")
+BROKEN_OFF: Final = Ending("edge-stopped", INTERNAL_ERROR, "")
+
+
+def of_closed(closed: LineClosed, *, comes_back: bool) -> Ending:
+    """Return how the call ends whose line was closed; `comes_back` says whether its carrier brings the caller back."""
+    if closed.code in REFUSED:
+        return Ending("carrier-protocol-error", closed.code, "carrier-protocol-error")
+    reason = "phone-call-provider-closed-websocket"
+    return Ending(reason, closed.code, "", "away") if comes_back else Ending(reason, NORMAL, reason)
