@@ -63,8 +63,9 @@ fix: $(READY) ## Apply the formatter and the safe lint fixes
 bench: $(READY) ## Whole calls by the hundred: what each costs and waits, and how many fit (9 min); compares and writes
 	@$(BIN)/python -m trunkline.bench --churn 1000 --startup --out tools/bench/results/load.json $(ARGS)
 
-bench-peers: $(READY) ## The same callers with Pipecat, installed from PyPI, and Trunkline (6 min); writes the table
+bench-peers: $(READY) ## The same callers with Pipecat, installed from PyPI, and Trunkline (8 min); writes the tables
 	@$(BIN)/python tools/bench/peers/pipecat_load.py --out tools/bench/results/pipecat_load.json $(ARGS)
+	@$(BIN)/python tools/bench/peers/false_alarms.py --out tools/bench/results/false_alarms.json
 
 bench-parts: $(READY) ## CPU per frame through each hop, the voice detector, and where a turn's time goes
 	@$(BIN)/python tools/bench/frame_cost.py $(ARGS)
