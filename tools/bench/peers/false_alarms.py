@@ -30,7 +30,7 @@ from trunkline.stt.intake import FRAME_SAMPLES
 from trunkline.stt.vad import VoiceDetector
 
 TURNS: Final = TurnTaking()
-QUANTILES: Final = ("p50", "p95", "p99.9")
+QUANTILES: Final = ("p50", "p95", "p100")
 SAME: Final = {
     "confidence": TURNS.vad_threshold,
     "start_secs": TURNS.min_speech_ms / 1_000,
@@ -120,7 +120,7 @@ def judged(who: str, clips: Sequence[Clip], onsets: Sequence[Sequence[int]]) -> 
             missed += 1
         else:
             waits_ms.append(1_000 * (found[len(early)] - clip.first) / RATE_HZ)
-    at = {q: round(float(np.percentile(waits_ms, float(q[1:]))), 1) for q in QUANTILES}
+    at = {q: round(float(np.percentile(waits_ms, float(q[1:]))), 1) for q in QUANTILES} if waits_ms else {}
     return Heard(who, missed, at, alarms, noise_s)
 
 
@@ -130,7 +130,10 @@ def show(found: Outcome) -> None:
     rows = [
         ("", [heard.who for heard in found.heard]),
         (f"missed, of {found.speech}", [str(heard.missed) for heard in found.heard]),
-        *((f"believed after, ms, {q}", [f"{heard.onset_ms[q]:.0f}" for heard in found.heard]) for q in QUANTILES),
+        *(
+            (f"believed after, ms, {q}", [f"{heard.onset_ms.get(q, np.nan):.0f}" for heard in found.heard])
+            for q in QUANTILES
+        ),
         *((f"false alarms, {kind}", [str(heard.false_alarms[kind]) for heard in found.heard]) for kind in kinds),
         ("false alarms a minute", [f"{heard.per_minute:.1f}" for heard in found.heard]),
     ]
