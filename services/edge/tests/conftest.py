@@ -211,18 +211,35 @@ class Mind(Stage):
         )
 
 
-class Speaker:
-    """Whoever holds the telephone: says a counted-out 20 ms at a time for `for_s`, then hangs up."""
+PATIENCE_TICKS = 500
+"""10 s longer than planned nobody stays on the telephone."""
 
-    def __init__(self, for_s, digits=None):
+
+class Speaker:
+    """Whoever holds the telephone: says a counted-out 20 ms at a time for `for_s`, then hangs up.
+
+    A machine that stands still for a while makes up for it: the caller's time passes at once, with nothing to hear. So
+    who wants to hear something stays `until` it was heard.
+    """
+
+    def __init__(self, for_s, digits=None, until=None):
         self.ticks = round(for_s * 50)
         self.digits = digits or {}
         self.spoken = 0
+        self.heard_ms = 0.0
+        self._until = until or (lambda _: True)
 
-    def tick(self, _heard):
+    def tick(self, heard):
+        self.heard_ms += np.count_nonzero(np.frombuffer(mulaw_to_pcm16(heard.audio), "<i2")) / 8
         self.spoken += 1
         samples = np.full(160, (self.spoken % 200) * 100, "<i2")
-        return Uttered(pcm16_to_mulaw(samples.tobytes()), self.digits.get(self.spoken, ""), self.spoken >= self.ticks)
+        over = self.spoken >= self.ticks and (self._until(self) or self.spoken >= self.ticks + PATIENCE_TICKS)
+        return Uttered(pcm16_to_mulaw(samples.tobytes()), self.digits.get(self.spoken, ""), over)
+
+
+def hears(ms):
+    """Stay until so much sound was heard."""
+    return lambda speaker: speaker.heard_ms >= ms
 
 
 class Rig:
@@ -256,10 +273,10 @@ class Rig:
     def call_of(self, dial):
         return call_id_of("twilio", dial.call_sid)
 
-    async def good_call(self, for_s=0.5, digits=None, dial=None, observe=None):
+    async def good_call(self, for_s=0.5, digits=None, dial=None, observe=None, until=None):
         """Place a call; return its id and its recording."""
         dial = dial or self.dial()
-        recording = await place(dial, Speaker(for_s, digits), observe)
+        recording = await place(dial, Speaker(for_s, digits, until), observe)
         return self.call_of(dial), recording
 
     def told(self, call, topic):

@@ -13,6 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from trunkline.proto.ids import call_id_of
 from trunkline.testing.twilio import new_call_sid
 
+from .conftest import hears
+
 pytestmark = pytest.mark.integration
 
 SID = "MZ" + "e" * 32
@@ -80,7 +82,7 @@ async def beside_a_good_call(rig, nonsense):
     """Run `nonsense` in the middle of a good call, and assert that the call did not notice."""
     dial = rig.dial()
     call = rig.call_of(dial)
-    good = asyncio.create_task(rig.good_call(1.2, dial=dial))
+    good = asyncio.create_task(rig.good_call(1.2, dial=dial, until=hears(400)))
     await rig.until(lambda: rig.told(call, "playout"))
     result = await nonsense
     _, recording = await good

@@ -26,7 +26,7 @@ from trunkline.proto.messages import (
 )
 from trunkline.testing.nats_server import run_nats
 
-from .conftest import CHUNK_MS
+from .conftest import CHUNK_MS, hears
 
 pytestmark = pytest.mark.integration
 
@@ -51,11 +51,18 @@ def whole(rig, call, recording):
     return frames
 
 
+def assigned_twice(rig, call, stage):
+    """Stay until a second worker of `stage` has the call."""
+    return lambda _: (
+        [getattr(fact, "stage", "") for fact in rig.facts(call) if isinstance(fact, StageAssigned)].count(stage) == 2
+    )
+
+
 class TestAGoodCall:
     def test_brings_every_frame_to_stt_and_every_sentence_to_the_ear(self, edge_rig):
         async def story():
             async with edge_rig() as rig:
-                call, recording = await rig.good_call(1.0, digits={10: "5"})
+                call, recording = await rig.good_call(1.0, digits={10: "5"}, until=hears(400))
                 await rig.until(lambda: rig.facts(call) and isinstance(rig.facts(call)[-1], CallEnded))
                 frames = whole(rig, call, recording)
                 assert not frames[-1].flags & Flag.REPLAY
@@ -69,6 +76,7 @@ class TestAGoodCall:
                 assert finished == PlayoutFinished(generation=1, utterance=1, heard_ms=400)
                 assert [d.digit for d in rig.told(call, "dtmf")] == ["5"]
                 assert all(stage.closed[call] == "customer-ended-call" for stage in (rig.ears, rig.voice, rig.mind))
+                assert rig.facts(call)[-1].frames_in == len(recording.left) // 256
                 return rig.facts(call)
 
         facts = asyncio.run(story())
@@ -81,7 +89,7 @@ class TestAGoodCall:
         assert [fact.digit for fact in facts if isinstance(fact, KeyPressed)] == ["5"]
         assert [type(fact) for fact in facts].count(CallEnded) == 1
         assert facts[-1].reason == "customer-ended-call"
-        assert (facts[-1].frames_in, facts[-1].audio_ms_out) == (31, 400)
+        assert facts[-1].audio_ms_out == 400
 
     def test_that_a_worker_let_go_by_itself_is_given_to_a_worker_again(self, edge_rig):
         async def story():
@@ -164,7 +172,7 @@ class TestAGoodCall:
     def test_twenty_at_once_are_all_whole(self, edge_rig):
         async def story():
             async with edge_rig() as rig:
-                for call, recording in await asyncio.gather(*(rig.good_call(1.0) for _ in range(20))):
+                for call, recording in await asyncio.gather(*(rig.good_call(1.0, until=hears(400)) for _ in range(20))):
                     whole(rig, call, recording)
                     assert np.count_nonzero(recording.right) == 8 * rig.voice.tone_ms
 
@@ -177,7 +185,7 @@ class TestAgentAudioThatGotLost:
             async with edge_rig() as rig:
                 rig.voice.lost = {0, 2, 5}
                 rig.mind.greeting = 2
-                call, recording = await rig.good_call(1.5)
+                call, recording = await rig.good_call(1.5, until=hears(800))
                 tone = recording.right[recording.right != 0]
                 half = 8 * rig.voice.tone_ms
                 assert len(tone) == 2 * half
@@ -193,7 +201,7 @@ class TestAgentAudioThatGotLost:
         async def story():
             async with edge_rig() as rig:
                 rig.voice.lost, rig.voice.deaf = {1}, True
-                _, recording = await rig.good_call(1.5)
+                _, recording = await rig.good_call(1.5, until=hears(400 - CHUNK_MS))
                 assert np.count_nonzero(recording.right) == 8 * (rig.voice.tone_ms - CHUNK_MS)
                 assert rig.voice.asked == [(1, 1)]
                 assert rig.metrics.dropped["audio_missed"] == 1
@@ -231,7 +239,14 @@ class TestAnInterrupt:
                 seen = []
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(1.6, dial=dial, observe=seen.append))
+                placed = asyncio.create_task(
+                    rig.good_call(
+                        1.6,
+                        dial=dial,
+                        observe=seen.append,
+                        until=lambda _: PlayoutFinished in [type(m) for m in rig.told(call, "playout")],
+                    )
+                )
                 await rig.until(lambda: rig.told(call, "playout"))
                 await asyncio.sleep(0.5)
                 await rig.mind.interrupt(call, 2)
@@ -265,7 +280,7 @@ class TestAnInterrupt:
                 rig.voice.tone_ms = 600
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(1.0, dial=dial))
+                placed = asyncio.create_task(rig.good_call(1.0, dial=dial, until=hears(600)))
                 await rig.until(lambda: rig.told(call, "playout"))
                 await rig.mind.interrupt(call, 5, epoch=0)
                 _, recording = await placed
@@ -328,7 +343,7 @@ class TestWorkers:
             async with edge_rig() as rig:
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(2.4, dial=dial))
+                placed = asyncio.create_task(rig.good_call(2.4, dial=dial, until=assigned_twice(rig, call, "stt")))
                 await rig.until(lambda: len(rig.ears.frames[call]) > 12)
                 ended = TurnEnded(epoch=1, utterance=0, committed=9, speech_ended_at=0.1, endpoint_at=0.2, final_at=0.2)
                 await rig.bus.publish(subjects.speech(call), ended)
@@ -367,7 +382,7 @@ class TestWorkers:
             async with edge_rig() as rig:
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(4, dial=dial))
+                placed = asyncio.create_task(rig.good_call(4, dial=dial, until=assigned_twice(rig, call, "brain")))
                 await rig.until(lambda: rig.told(call, "playout"))
                 heard = SpeechStarted(epoch=1, utterance=40, onset_at=1.0)
                 await rig.bus.publish(subjects.speech(call), heard)
@@ -439,9 +454,10 @@ class TestTheEnd:
                 async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
                     draining = asyncio.create_task(old.edge.drain())
                     await asyncio.sleep(0.05)
-                    _, recording = await new.good_call(0.4)
+                    fresh, recording = await new.good_call(0.4)
                     assert recording.ended_by == "caller"
-                    assert new.metrics.traffic["frames_in"] == 12
+                    await new.until(lambda: isinstance(new.facts(fresh)[-1], CallEnded))
+                    assert new.facts(fresh)[-1].frames_in == len(recording.left) // 256
                     call, recording = await placed
                     await draining
                     assert recording.ended_by == "caller"

@@ -13,6 +13,8 @@ from trunkline.proto.clips import key_of
 from trunkline.proto.events import CallBilled, CallEnded
 from trunkline.proto.messages import ClipMade, PlayoutFinished, Used, WindUp
 
+from .conftest import hears
+
 pytestmark = pytest.mark.integration
 
 _numbers = itertools.count()
@@ -57,7 +59,7 @@ class TestAGreetingAtHand:
             async with edge_rig(lines=lines()) as rig:
                 await keep(rig, greeting=hum(8_000, 600))
                 rig.voice.slow_s, rig.mind.greeting = 0.4, 0
-                call, recording = await rig.good_call(1.5)
+                call, recording = await rig.good_call(1.5, until=hears(600))
                 first_ms = int(np.flatnonzero(np.abs(recording.right) > 300)[0]) / 8
                 assert first_ms < 300
                 assert levels(recording)[0][1] == pytest.approx(600, abs=40)
@@ -94,7 +96,7 @@ class TestAGreetingAtHand:
     def test_is_not_played_twice_when_there_is_none(self, edge_rig):
         async def story():
             async with edge_rig(lines=lines()) as rig:
-                _, recording = await rig.good_call(1.0)
+                _, recording = await rig.good_call(1.0, until=hears(400))
                 assert rig.mind.claims[0].greeting == 0
                 assert len(levels(recording)) == 1
 
@@ -139,7 +141,9 @@ class TestTheBill:
             async with edge_rig() as rig:
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(1.0, dial=dial))
+                placed = asyncio.create_task(
+                    rig.good_call(1.0, dial=dial, until=lambda _: len(rig.told(call, "usage")) == 3)
+                )
                 await rig.until(lambda: call in rig.mind.held)
                 for message in (used("brain", 0.25), used("brain", 0.5), used("stt", 0.125)):
                     await rig.bus.publish(subjects.usage(call), message)
@@ -165,7 +169,7 @@ class TestTheBill:
             async with edge_rig(limits="max_cost_usd = 1.0") as rig:
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(1.0, dial=dial))
+                placed = asyncio.create_task(rig.good_call(1.0, dial=dial, until=lambda _: rig.told(call, "control")))
                 await rig.until(lambda: call in rig.mind.held)
                 for usd in (0.9, 1.1, 1.2):
                     await rig.bus.publish(subjects.usage(call), used("brain", usd))

@@ -119,6 +119,19 @@ def test_what_moved_beyond_noise_is_told():
     assert list(moved(before, [a_column(200, 900.0)])) == []
 
 
+def test_a_machine_on_which_everything_costs_twice_as_much_moved_no_share():
+    before = [a_column(100, 400.0), a_column(200, 400.0)]
+    twice = {"edge": 0.4, "stt": 0.2, "callers": 1.0}
+    (told,) = moved(before, [a_column(100, 400.0, core_percent_per_call=twice)])
+    assert "cost 2.00 times as much" in told
+    cheaper_for_its_pace = twice | {"edge": 0.2}
+    told = list(moved(before, [a_column(100, 400.0, core_percent_per_call=cheaper_for_its_pace)]))
+    assert told[1:] == [
+        "100 calls: edge, of a core per call: 0.400 -> 0.200 %",
+        "100 calls: platform and bus, of a core per call: 0.600 -> 0.400 %",
+    ]
+
+
 def test_a_table_has_a_row_for_what_any_column_has(capsys):
     show("title", [a_column(10, 350.0), a_column(20, 350.0, growth={"edge": Growth(0.1, 0.2)})])
     printed = capsys.readouterr().out

@@ -15,6 +15,8 @@ from trunkline.bench.parts import Parts, mean, measured, split
 from trunkline.bench.platform import Reading, Subject
 from trunkline.bench.scrape import Bounds, Told, Traffic, bounds
 
+CALLERS: Final = "callers"
+"""Who is not the platform, among what a call costs."""
 LATE_MS: Final = 10.0
 """Callers who send later than this, at the 99th percentile, prove nothing about whom they call."""
 SILENCE_MS: Final = 200.0
@@ -89,7 +91,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ours(self) -> float:
         """Percent of a core that platform and bus pay for a call."""
-        return sum(share for name, share in self.core_percent_per_call.items() if name != "callers")
+        return sum(share for name, share in self.core_percent_per_call.items() if name != CALLERS)
 
     @property
     def served(self) -> bool:
@@ -158,7 +160,7 @@ def _column(
     at_once = round(load.per_s * load.each_s) if load.each_s else load.calls
     paid = {name: after.readings[name].cpu_s - before.readings[name].cpu_s for name in after.readings}
     shares = {name: 100 * spent_s / took_s / at_once for name, spent_s in paid.items()}
-    shares["callers"] = 100 * made.cpu_s / (made.over_s - made.all_there_s) / at_once
+    shares[CALLERS] = 100 * made.cpu_s / (made.over_s - made.all_there_s) / at_once
     to_wall = time.time() - time.monotonic()
     turns = (
         [split(t, SILENCE_MS) for t in measured(subject.events, made.all_there_s + to_wall, made.over_s + to_wall)]

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
 
-from trunkline.bench.measure import Column
+from trunkline.bench.measure import CALLERS, Column
 
 TAIL: Final = 1.2
 """The 99th percentile of the response may be this many times what it is with the fewest calls."""
@@ -108,8 +109,21 @@ def show(what: str, columns: Sequence[Column]) -> None:
     print(f"{'callers in time':<58}" + "".join(f"{'yes' if column.proves else 'NO':>10}" for column in columns))
 
 
+def pace(before: Sequence[Column], now: Sequence[Column]) -> float:
+    """Return how many times as dear this machine is, by what the callers cost, whose work is the same; 1 if unknown."""
+    costs = [{column.calls: column.core_percent_per_call.get(CALLERS, 0.0) for column in run} for run in (before, now)]
+    ratios = [costs[1][calls] / costs[0][calls] for calls in costs[0].keys() & costs[1].keys() if costs[0][calls]]
+    return median(ratios) if ratios else 1.0
+
+
 def moved(before: Sequence[Column], now: Sequence[Column]) -> Iterator[str]:
-    """Yield what moved by more than two runs of the same code differ by."""
+    """Yield what moved by more than two runs of the same code differ by; shares of a core at the machine's `pace`."""
+    dearer = pace(before, now)
+    if abs(dearer - 1.0) > _NOISE["%"][0]:
+        yield (
+            f"the callers, who do the same as before, cost {dearer:.2f} times as much: by this machine or this Python. "
+            "Shares of a core are compared with so many times what they were; times cannot be compared"
+        )
     known = {column.calls: {name: value for name, value, _ in rows(column)} for column in before}
     for column in now:
         for name, value, unit in rows(column):
@@ -117,8 +131,9 @@ def moved(before: Sequence[Column], now: Sequence[Column]) -> Iterator[str]:
             if old is None or unit not in _NOISE:
                 continue
             share, least = _NOISE[unit]
-            if abs(value - old) > max(least, share * abs(old)):
-                yield f"{column.calls} calls: {name.strip()}: {_shown(old, unit)} -> {_shown(value, unit)} {unit}"
+            expected = old * dearer if unit == "%" else old
+            if abs(value - expected) > max(least, share * abs(expected)):
+                yield f"{column.calls} calls: {name.strip()}: {_shown(expected, unit)} -> {_shown(value, unit)} {unit}"
 
 
 def knee(columns: Sequence[Column]) -> int:
