@@ -607,7 +607,7 @@ happenings = st.lists(st.tuples(st.sampled_from(sorted(HAPPEN)), st.sampled_from
 
 
 @given(happenings)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_happens_generations_rise_and_tools_are_answered_once(events):
     story = Story()
     story.begin()

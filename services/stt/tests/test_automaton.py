@@ -1,7 +1,7 @@
 from math import log
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.stt.providers.automaton import Arc, compact, probability_of
@@ -74,7 +74,6 @@ forward_arcs = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(forward_arcs)
 def test_the_small_graph_says_exactly_what_the_large_one_does_about_as_likely(arcs):
     automaton = compact(START, FINAL, arcs)

@@ -305,7 +305,7 @@ def test_audio_is_counted_for_those_who_do_not_bill_and_twice_when_heard_twice()
     assert counted == {"p0": pytest.approx(0.224), "p1": pytest.approx(0.224)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(["works", "drops", "fails", "lost-at-once", "deaf-at-end"]), min_size=2, max_size=6))
 def test_no_utterance_is_ever_told_twice_or_left_without_an_end(modes):
     scene = Scene(tuple(modes), (*modes[1:], "works"), give_up_s=0.4, breaker=BreakerRules(failures=100))

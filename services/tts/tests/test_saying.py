@@ -103,9 +103,7 @@ cuts = st.lists(st.integers(1, len(SENTENCE) - 1), max_size=3, unique=True).map(
 kinds = st.tuples(st.booleans(), st.booleans())
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=faults,
     second=faults,

@@ -111,7 +111,7 @@ def show(what: str, columns: Sequence[Column]) -> None:
 
 def pace(before: Sequence[Column], now: Sequence[Column]) -> float:
     """Return how many times as dear this machine is, by what the callers cost, whose work is the same; 1 if unknown."""
-    were, are = ({column.calls: column.core_percent_per_call.get(CALLERS, 0.0) for column in run} for run in (before, now))
+    were, are = ({one.calls: one.core_percent_per_call.get(CALLERS, 0.0) for one in run} for run in (before, now))
     ratios = [are[calls] / were[calls] for calls in were.keys() & are.keys() if were[calls] and are[calls]]
     return median(ratios) if ratios else 1.0
 
