@@ -34,7 +34,7 @@ call: $(READY) ## Call a running deployment as Twilio would
 	@$(BIN)/trunkline call $(ARGS)
 
 test: $(READY) check ## Everything CI runs: checks, then all tests
-	@$(BIN)/python -m pytest -q -n 3 -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 -m "not e2e" $(ARGS)
 	@$(BIN)/python -m pytest -q -m e2e $(ARGS)
 
 unit: $(READY) ## The fast tests: pure code only

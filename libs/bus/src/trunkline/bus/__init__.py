@@ -10,6 +10,7 @@ from trunkline.bus.clips import ClipStore
 from trunkline.bus.connection import Bus, Subscription
 from trunkline.bus.direct import Address
 from trunkline.bus.doubt import Doubt
+from trunkline.bus.ending import ended
 from trunkline.bus.errors import BusError, BusTimeout, BusUnavailable, NoWorker, Outdated, Unservable
 from trunkline.bus.event_log import SETTLED_S, EventLog
 from trunkline.bus.event_reader import Delivery, EventReader, Recorded, facts_of, read_envelope, recorded
@@ -44,6 +45,7 @@ __all__ = [
     "Subscription",
     "Unservable",
     "Worker",
+    "ended",
     "ensure_events_stream",
     "facts_of",
     "read_envelope",

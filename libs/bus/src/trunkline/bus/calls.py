@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import nats.js.errors
 from nats.js import JetStreamContext, api
 
+from trunkline.bus.ending import ended
 from trunkline.bus.errors import BusUnavailable, Outdated
 from trunkline.bus.streams import AWAY, HasControl, ensure_stream, retry_s, why
 
@@ -255,9 +256,7 @@ class CallWriter:
         self._closed = True
         self._progress.set()
         if self._task is not None:
-            while not self._task.done():  # Python 3.11 may lose a cancellation inside `asyncio.wait_for`
-                self._task.cancel()
-                await asyncio.wait({self._task}, timeout=0.2)
+            await ended(self._task)
 
     async def _write_all(self) -> None:
         attempts = 0

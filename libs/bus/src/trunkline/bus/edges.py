@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from trunkline.bus.connection import Bus
 from trunkline.bus.doubt import Doubt
+from trunkline.bus.ending import ended
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
 from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
@@ -62,9 +63,7 @@ class Edges:
 
     async def stop(self) -> None:
         """Stop watching."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     def _on_alive(self, subject: str, _data: bytes) -> None:
         self._heard[WorkerId(subjects.last_token(subject))] = asyncio.get_running_loop().time()

@@ -13,6 +13,7 @@ import nats.js.errors
 from nats.js import api
 
 from trunkline.bus.beginnings import Beginnings
+from trunkline.bus.ending import ended
 from trunkline.bus.streams import HasControl, ensure_events_stream, retry_s, why
 from trunkline.proto import codec, subjects
 from trunkline.proto.events import CallEnded, CallStarted, Event, Fact, kind_of
@@ -155,10 +156,7 @@ class EventLog:
     async def close(self) -> None:
         """Stop. What is not stored by now is lost and logged: flush first."""
         self._closed = True
-        tasks = (self._task, *self._seeking.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._task, *self._seeking.values())
         if self.pending:
             log.error("facts lost: the process ends before they were stored", extra={"facts": self.pending})
 

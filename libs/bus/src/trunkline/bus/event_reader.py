@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 
+from trunkline.bus.ending import ended
 from trunkline.bus.errors import BusUnavailable
 from trunkline.bus.streams import API_TIMEOUT_S, AWAY, HasControl, ensure_events_stream, retry_s, why
 from trunkline.proto import codec, subjects
@@ -200,9 +201,7 @@ class EventReader:
         """Stop, and give back what is in hand, so that the next reader has it at once and in order."""
         self._closed = True
         self._arrived.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         # First close the door, or what is given back comes in through it again; but let in what is on its way.
         if self._inbox is not None:
             with contextlib.suppress(*AWAY):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trunkline.bus.connection import Bus
+from trunkline.bus.ending import ended
 from trunkline.bus.errors import BusUnavailable
 from trunkline.proto import subjects
 from trunkline.proto.ids import WorkerId
@@ -52,9 +53,7 @@ class Heartbeat:
     async def stop(self) -> None:
         """Stop beating."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await ended(self._task)
 
     async def _beat(self) -> None:
         subject = subjects.alive(self._stage, self._worker)

@@ -13,7 +13,6 @@ from trunkline.runtime.clock import Clock
 PERIOD_S = 0.1
 LATE_S = 0.15
 """So late, callers hear it."""
-_AGAIN_S = 0.2
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.5, 1.0, 5.0)
 
 
@@ -99,17 +98,3 @@ class LoopLag:
     def worst_s(self) -> float:
         """The worst of the last minute."""
         return max(self._recent, default=0.0)
-
-
-async def ended(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel `tasks` and return when they are over.
-
-    Python 3.11 loses a cancellation that comes in the very moment in which an `asyncio.wait_for` is done, and libraries
-    are full of those: so it is said again until it is heard.
-    """
-    going = {task for task in tasks if not task.done()}
-    while going:
-        for task in going:
-            task.cancel()
-        _, going = await asyncio.wait(going, timeout=_AGAIN_S)
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from trunkline.brain.snapshot import Kept, Snapshot, decode, encode
-from trunkline.bus import BusUnavailable, CallStore, CallWriter, Outdated, Stored
+from trunkline.bus import BusUnavailable, CallStore, CallWriter, Outdated, Stored, ended
 from trunkline.proto.ids import CallId, Epoch
 from trunkline.proto.records import brain_key
 
@@ -103,8 +103,7 @@ class Keeper:
         """Write no more."""
         self._closed = True
         if self._joining is not None:
-            self._joining.cancel()
-            await asyncio.gather(self._joining, return_exceptions=True)
+            await ended(self._joining)
         if self._writer is not None:
             await self._writer.aclose()
 

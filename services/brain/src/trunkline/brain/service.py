@@ -16,7 +16,7 @@ from trunkline.brain.session import BrainCall, Means
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.thinker import Mind, Thinker
 from trunkline.brain.tools import ENTRY_POINTS, InstalledTools
-from trunkline.bus import Bus, BusError, CallStore, EventLog, Unservable, Worker
+from trunkline.bus import Bus, BusError, CallStore, EventLog, Unservable, Worker, ended
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Llm
 from trunkline.proto.events import ProviderFailed
@@ -131,9 +131,7 @@ class Brain:
         await self._worker.stop()
         if self._background:
             await asyncio.wait(self._background, timeout=_LAST_WORDS_S)  # what was used must be told
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await ended(*self._background)
         await self._roster.aclose()
         await self._events.close()
         await self._bus.close()

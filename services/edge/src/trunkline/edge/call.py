@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Final, Literal
 
-from trunkline.bus import BusError, Subscription
+from trunkline.bus import BusError, Subscription, ended
 from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
@@ -65,7 +65,6 @@ from trunkline.proto.messages import (
     WindUp,
     WordsTimed,
 )
-from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.call")
 

@@ -10,13 +10,12 @@ import logging
 from typing import Final
 
 from trunkline.agents import AgentFolder
-from trunkline.bus import Bus, BusError, ClipStore
+from trunkline.bus import Bus, BusError, ClipStore, ended
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent
 from trunkline.proto.clips import key_of
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.messages import MakeClip
-from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.clips")
 

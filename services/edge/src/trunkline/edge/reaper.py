@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from trunkline.bus import BusUnavailable, CallStore, EventLog, Outdated, facts_of
+from trunkline.bus import BusUnavailable, CallStore, EventLog, Outdated, ended, facts_of
 from trunkline.bus.streams import HasControl
 from trunkline.edge.bill import Bill
 from trunkline.edge.keeping import concluded
@@ -25,7 +25,6 @@ from trunkline.proto.events import CallBilled, CallEnded, StageSettled
 from trunkline.proto.ids import CallId, WorkerId
 from trunkline.proto.records import CallRecord, brain_key, edge_key
 from trunkline.runtime.clock import Clock
-from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.reaper")
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from trunkline.bus import Bus
+from trunkline.bus import Bus, ended
 from trunkline.edge.call import Call
 from trunkline.edge.liveness import Liveness
 from trunkline.edge.metrics import EdgeMetrics
@@ -18,7 +18,6 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.errors import BadMessage
 from trunkline.proto.ids import CallId, WorkerId
 from trunkline.runtime.clock import Clock
-from trunkline.runtime.loop import ended
 
 log = logging.getLogger("trunkline.edge.watch")
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final
 
-from trunkline.bus import BusError, ClipStore
+from trunkline.bus import BusError, ClipStore, ended
 from trunkline.proto.agent import Tts
 from trunkline.proto.clips import LONGEST_S, key_of
 from trunkline.proto.events import ProviderFailed
@@ -149,9 +149,7 @@ class Clips:
 
     async def close(self) -> None:
         """Make no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     async def _gather(self, tts: Tts, missing: dict[str, str], quiet: asyncio.Event) -> None:
         try:
