@@ -1,4 +1,7 @@
-"""Why a call ends at this edge, whether it goes on elsewhere, and the code its line is closed with (RFC 6455, 7.4)."""
+"""Why a call ends at this edge, whether it goes on elsewhere, and the code its line is closed with.
+
+Codes: RFC 6455, section 7.4.1, and for 1012 the registry that it founds (IANA, WebSocket Close Code Number).
+"""
 
 from typing import Final, Literal, NamedTuple
 
@@ -26,8 +29,11 @@ class Ending(NamedTuple):
 
 
 GIVEN_AWAY: Final = Ending("edge-stopped", SERVICE_RESTART, "another edge goes on", "away", planned=True)
+"""The edge is to stop, and the carrier brings the caller to another one."""
 USURPED: Final = Ending("usurped", NORMAL, "the call goes on elsewhere", "elsewhere")
+"""Another line has the call."""
 BROKEN_OFF: Final = Ending("edge-stopped", INTERNAL_ERROR, "")
+"""The edge stops, and nobody has said more."""
 
 
 def of_closed(closed: LineClosed, *, comes_back: bool) -> Ending:

@@ -106,7 +106,7 @@ class Intake:
         if seq != self._next or len(frames) > _LONGEST_BACKLOG:
             return False
         self._captured_us[seq % _MEMORY] = self.live_us = captured_us
-        frames.append(Frame(Seq(seq), data[MEDIA_HEADER_BYTES:]))
+        frames.append(Frame(seq, data[MEDIA_HEADER_BYTES:]))
         self._next = seq + 1
         return True
 
