@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.bench.peers.tones import RATE_HZ
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
 from trunkline.call import parse_scenario, prepare_speech
 
-RATE_HZ: Final = 8_000
 WORDS: Final = (
     *("stop", "wait", "no", "yes", "okay", "hello", "sorry", "what", "hold on", "excuse me"),
     *("actually", "one moment", "that is wrong", "let me think", "can you repeat that", "I have a question"),

@@ -2,8 +2,8 @@
 
     python tools/bench/peers/false_alarms.py [--out FILE.json]
 
-Both listen with the same network (Silero VAD) at the same threshold, and differ in what they do with its answers. So
-Pipecat is asked twice: with the settings of an agent here, and with its own, which are later and more careful.
+Both listen with the same network (Silero VAD), and differ in what they do with its answers. Pipecat is asked twice:
+with the threshold and the times of an agent here, and with its own, which are later and more careful.
 """
 
 import argparse
@@ -21,8 +21,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tools.bench.peers import pipecat_env
-from tools.bench.peers.clips import RATE_HZ, Clip, noises, speech
-from trunkline.bench.report import machine, today
+from tools.bench.peers.clips import Clip, noises, speech
+from tools.bench.peers.tones import RATE_HZ
+from trunkline.bench.report import command, machine, today
 from trunkline.proto.agent import TurnTaking
 from trunkline.proto.ids import Seq
 from trunkline.stt.endpointing import End, Endpointing, Onset, Rules
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     peer = f"Pipecat {pipecat_env.VERSION}"
     outcome = Outcome(
         today(),
-        "python tools/bench/peers/false_alarms.py",
+        command(),
         machine(),
         len(spoken),
         [

@@ -15,14 +15,16 @@ import sys
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 
-_PIECE_BYTES = 320
+from tools.bench.peers.tones import RATE_HZ
+
+_PIECE_BYTES = 2 * RATE_HZ // 50
 """What a carrier sends at a time: 20 ms."""
 
 
 async def onsets(pcm: bytes, params: VADParams) -> list[int]:
     """Return after how many samples each stretch of speech was believed in."""
-    analyzer = SileroVADAnalyzer(sample_rate=8_000, params=params)
-    analyzer.set_sample_rate(8_000)
+    analyzer = SileroVADAnalyzer(sample_rate=RATE_HZ, params=params)
+    analyzer.set_sample_rate(RATE_HZ)
     found, speaks = [], False
     for at in range(0, len(pcm) - _PIECE_BYTES + 1, _PIECE_BYTES):
         state = await analyzer.analyze_audio(pcm[at : at + _PIECE_BYTES])

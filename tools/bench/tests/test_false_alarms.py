@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tools.bench.peers.clips import NOISES, RATE_HZ, SPEECH, Clip, noises
+from tools.bench.peers.clips import NOISES, SPEECH, Clip, noises
 from tools.bench.peers.false_alarms import judged, ours
+from tools.bench.peers.tones import RATE_HZ
 from trunkline.stt.endpointing import Rules
 
 pytestmark = pytest.mark.unit

@@ -17,20 +17,11 @@ from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
 from trunkline.edge.carrier import CarrierEvent, Digit, MarkReturned, Rejected, Stopped
+from trunkline.edge.close_codes import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION
 from trunkline.edge.comeback import reopened
 from trunkline.edge.complaints import Complaints
 from trunkline.edge.downlink import Downlink, Wire
-from trunkline.edge.ending import (
-    BROKEN_OFF,
-    GIVEN_AWAY,
-    INTERNAL_ERROR,
-    NORMAL,
-    POLICY_VIOLATION,
-    REFUSED,
-    USURPED,
-    Ending,
-    of_closed,
-)
+from trunkline.edge.ending import BROKEN_OFF, GIVEN_AWAY, REFUSED, USURPED, Ending, of_closed
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
 from trunkline.edge.inbound import Leg, listen

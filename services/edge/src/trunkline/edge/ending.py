@@ -1,18 +1,10 @@
-"""Why a call ends at this edge, whether it goes on elsewhere, and the code its line is closed with.
-
-Codes: RFC 6455, section 7.4.1, and for 1012 the registry that it founds (IANA, WebSocket Close Code Number).
-"""
+"""Why a call ends at this edge, whether it goes on elsewhere, and the code its line is closed with."""
 
 from typing import Final, Literal, NamedTuple
 
+from trunkline.edge.close_codes import INTERNAL_ERROR, INVALID_PAYLOAD, MESSAGE_TOO_BIG, NORMAL, SERVICE_RESTART
 from trunkline.edge.errors import LineClosed
 
-NORMAL: Final = 1000
-INVALID_PAYLOAD: Final = 1007
-POLICY_VIOLATION: Final = 1008
-MESSAGE_TOO_BIG: Final = 1009
-INTERNAL_ERROR: Final = 1011
-SERVICE_RESTART: Final = 1012
 REFUSED: Final = {MESSAGE_TOO_BIG: "oversize-message", INVALID_PAYLOAD: "invalid-utf8"}
 """Codes with which we closed the line ourselves, for what came on it."""
 

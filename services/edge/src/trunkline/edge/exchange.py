@@ -12,9 +12,10 @@ from trunkline.edge.books import Past
 from trunkline.edge.call import AGAIN, Call
 from trunkline.edge.carrier import Carrier, Line, Rejected, Started, Stopped
 from trunkline.edge.clips import Clips
+from trunkline.edge.close_codes import NORMAL, POLICY_VIOLATION
 from trunkline.edge.comeback import next_seq, read_record, take_up
 from trunkline.edge.doubt import guard
-from trunkline.edge.ending import POLICY_VIOLATION
+from trunkline.edge.ending import REFUSED
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.facilities import Facilities
 from trunkline.edge.inbound import Leg
@@ -262,7 +263,7 @@ class Exchange:
                         case Started() as started:
                             return started
                         case Stopped():
-                            await self._refuse(line, "stopped-before-start", 1000, "stopped before start")
+                            await self._refuse(line, "stopped-before-start", NORMAL, "stopped before start")
                             return None
                         case Rejected(reason=reason, detail=detail, close_code=None):
                             self._metrics.bad[reason] += 1
@@ -276,7 +277,7 @@ class Exchange:
             waited = f"no {carrier.waiting_for} within {self._settings.start_timeout_s:g} s"
             await self._refuse(line, "no-start", POLICY_VIOLATION, waited)
         except LineClosed as closed:
-            reason = {1009: "oversize-message", 1007: "invalid-utf8"}.get(closed.code, "left-before-start")
+            reason = REFUSED.get(closed.code, "left-before-start")
             self._metrics.refused[reason] += 1
             log.warning("stream refused", extra={"reason": reason, "code": closed.code})
         return None

@@ -23,6 +23,7 @@ from typing import Final, Literal
 import msgspec
 
 from trunkline.edge.carrier import CarrierEvent, Digit, MarkReturned, Message, Rejected, Started, Stopped
+from trunkline.edge.close_codes import INVALID_PAYLOAD, POLICY_VIOLATION, UNSUPPORTED_DATA
 from trunkline.edge.errors import NotStarted
 from trunkline.proto.frame import Codec
 from trunkline.proto.ids import MarkName
@@ -31,11 +32,6 @@ MAX_BAD: Final = 50
 """Bad messages a stream may send before it is closed."""
 SAMPLE_RATE_HZ: Final = 8000
 KEYS: Final = frozenset("0123456789*#ABCD")
-
-# RFC 6455, section 7.4.1
-UNSUPPORTED_DATA: Final = 1003
-INVALID_PAYLOAD: Final = 1007
-POLICY_VIOLATION: Final = 1008
 
 Reason = Literal[
     "binary-message",

@@ -18,6 +18,7 @@ from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-de
 from starlette.types import Scope
 
 from trunkline.edge.carrier import Line, Message
+from trunkline.edge.close_codes import ABNORMAL, INVALID_PAYLOAD, MESSAGE_TOO_BIG
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.gate import Gate, Visitor
 from trunkline.edge.metrics import EdgeMetrics
@@ -27,9 +28,6 @@ _picows = logging.getLogger("trunkline.edge.picows")
 _picows.setLevel(logging.CRITICAL)  # what is wrong with a connection, its line tells
 
 MAX_MESSAGE_BYTES: Final = 65_536
-_ABNORMAL: Final = 1006
-_INVALID_TEXT: Final = 1007
-_TOO_BIG: Final = 1009
 _REASON_BYTES: Final = 123  # RFC 6455, section 5.5: a control frame carries 125 bytes, two of them the code
 _MOST_WAITING: Final = 256
 """Messages that wait to be taken before the socket is read no further: five seconds of a call."""
@@ -87,7 +85,7 @@ class WebSocketLine(WSListener):
         """Send `message`; waits while the socket's buffer is full."""
         await self._writable.wait()
         if self._closed is not None or self._transport is None:
-            raise self._why(self._closed or LineClosed(_ABNORMAL))
+            raise self._why(self._closed or LineClosed(ABNORMAL))
         if isinstance(message, str):
             self._transport.send(WSMsgType.TEXT, message.encode())
         else:
@@ -118,7 +116,7 @@ class WebSocketLine(WSListener):
             try:
                 message = self._message_of(frame)
             except UnicodeDecodeError:
-                self._say_goodbye(_INVALID_TEXT, "no UTF-8")
+                self._say_goodbye(INVALID_PAYLOAD, "no UTF-8")
             else:
                 if message is not None:
                     self._take(message)
@@ -149,7 +147,7 @@ class WebSocketLine(WSListener):
             self._parts, self._parts_are_text = bytearray(), kind is WSMsgType.TEXT
         self._parts += frame.get_payload_as_bytes()
         if len(self._parts) > MAX_MESSAGE_BYTES:
-            self._say_goodbye(_TOO_BIG, "message too big")
+            self._say_goodbye(MESSAGE_TOO_BIG, "message too big")
         elif frame.fin:
             whole, self._parts = bytes(self._parts), None
             return whole.decode() if self._parts_are_text else whole
@@ -185,7 +183,7 @@ class WebSocketLine(WSListener):
     def _found_fault(self, transport: WSTransport) -> None:
         """End the line as picows did, if it did: it speaks the protocol, and closes when the other side does not."""
         told = transport.close_handshake.sent if transport.close_handshake is not None else None
-        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(_ABNORMAL))
+        self._end(LineClosed(int(told.code.value), told.reason) if told is not None else LineClosed(ABNORMAL))
 
     def _say_goodbye(self, code: int, reason: str) -> None:
         """Tell the other side, and read until it has answered: what it has sent meanwhile must not reset the line."""

@@ -35,14 +35,17 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def outcome_of(what: str, columns: list[Column]) -> Outcome:
     """Return `columns` with where and how they came about."""
-    return Outcome(
-        what=what, date=today(), command=" ".join(["python", *sys.orig_argv[1:]]), machine=machine(), columns=columns
-    )
+    return Outcome(what=what, date=today(), command=command(), machine=machine(), columns=columns)
 
 
 def today() -> str:
     """Return the date as results have it."""
     return datetime.now(UTC).date().isoformat()
+
+
+def command() -> str:
+    """Return how it was begun."""
+    return " ".join(["python", *sys.orig_argv[1:]])
 
 
 def machine() -> str:
