@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Final, Literal
 
 from trunkline.bus import BusError, Subscription, ended
+from trunkline.edge.allowance import Allowance
 from trunkline.edge.arrivals import Arrivals
 from trunkline.edge.assign import Assignments, Held, Pool
 from trunkline.edge.books import Books, Carried, Past, opened
@@ -53,7 +55,6 @@ from trunkline.proto.messages import (
     TurnEnded,
     Used,
     VoiceChanged,
-    WindUp,
     WordsTimed,
 )
 
@@ -61,8 +62,6 @@ log = logging.getLogger("trunkline.edge.call")
 
 UNHEARD: Final = 3
 """So many frames in a row that nobody heard, and the STT worker is gone."""
-WIND_UP_S: Final = 30.0
-"""How long the brain may take to bring a call to its end."""
 RETURNS: Final = "returns"
 """Parameter of a stream, ``1`` when the carrier's instructions bring the caller back to us once it has ended."""
 AGAIN: Final = "again"
@@ -130,6 +129,9 @@ class Call:
         self._greeting = UtteranceId(0)
         self._telling = Telling(call, self._bus, self._serving.listening, self._metrics)
         self._tell = self._telling.tell
+        self._allowance = Allowance(
+            agent.limits.max_duration_s, self._books, partial(self._tell, subjects.control(call)), self.end
+        )
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,8 +142,7 @@ class Call:
             "call started" if self._past is None else "call resumed",
             extra={"call": self.id, "agent": self.agent.name, "carrier": self._leg.carrier.name},
         )
-        longest_s = max(0.0, self.agent.limits.max_duration_s - self._books.age_s)
-        too_long = asyncio.get_running_loop().call_later(longest_s, self.end, "exceeded-max-duration")
+        self._allowance.begin()
         if self._past is None:
             self._greeting = self._own.greet()
             if self._greeting:
@@ -154,7 +155,7 @@ class Call:
         try:
             ending = await asyncio.shield(self._over)
         finally:
-            too_long.cancel()
+            self._allowance.close()
             await self._finish(ending)
 
     def end(self, reason: str, close_code: int = NORMAL, close_text: str = "") -> None:
@@ -258,8 +259,7 @@ class Call:
             case SpeechStarted() | PartialTranscript() | SpeechStopped() | FinalTranscript() | TurnEnded():
                 self._on_speech(message)
             case Used():
-                if self._books.enter(message):
-                    self._wind_up("exceeded-max-cost")
+                self._allowance.use(message)
             case Assigned(stage=stage, epoch=epoch) if epoch > self._assignments.epoch(stage):
                 self.usurped()
             case WordsTimed():
@@ -365,16 +365,6 @@ class Call:
         self._story.played(said)
         self._tell(subjects.playout(self.id), said)
         self._own.on_playout(said)
-
-    def _wind_up(self, reason: str) -> None:
-        log.warning("call has cost what it may", extra={"call": self.id, "usd": round(self._books.usd, 4)})
-        self._books.wind_up(reason)
-        self._tell(subjects.control(self.id), WindUp(reason=reason))
-        self._spawn(self._end_later(reason, WIND_UP_S))
-
-    async def _end_later(self, reason: str, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        self.end(reason)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
