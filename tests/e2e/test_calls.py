@@ -10,6 +10,7 @@ import pytest
 from trunkline.call import CallResult, Target, find_scenario, load_scenario, place_call, prepare_speech
 from trunkline.call.scenario import Scenario
 from trunkline.proto.events import AgentSpoke, CallEnded, CallerSpoke, CallStarted, Event, StageAssigned, ToolCalled
+from trunkline.testing.patience import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -47,9 +48,7 @@ async def place_many(dev, scenario: Scenario, calls: int) -> list[CallResult]:
 
 
 async def until_ended(dev, calls: list[str]) -> None:
-    async with asyncio.timeout(20):
-        while not all(any(isinstance(f, CallEnded) for f in facts_of(dev, call)) for call in calls):
-            await asyncio.sleep(0.1)
+    await until(lambda: all(any(isinstance(f, CallEnded) for f in facts_of(dev, call)) for call in calls))
 
 
 def test_twenty_calls_at_once_are_each_told_and_heard_right(deployment):

@@ -17,6 +17,7 @@ from trunkline.devserver.devserver import Devserver, run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan
 from trunkline.proto.events import CallEnded, Event
+from trunkline.testing.patience import until
 from trunkline.testing.providers.server import Fault
 
 from .faults import chords
@@ -94,10 +95,8 @@ async def play(folder: Path, lines: list[str]) -> Story:
             await cast.vendors["deepgram"].inject(Fault.REFUSE)
             results = await calls
             dead_s = time.time() - died_at
-            async with asyncio.timeout(5):
-                while len(reasons := ends(dev)) < CALLS:
-                    await asyncio.sleep(0.1)
-            return Story(results, died_at, await failed_attempts(dev), dead_s, reasons)
+            await until(lambda: len(ends(dev)) == CALLS)
+            return Story(results, died_at, await failed_attempts(dev), dead_s, ends(dev))
 
 
 def test_twelve_calls_go_on_when_the_voice_they_hear_dies_under_them(tmp_path):

@@ -19,6 +19,7 @@ from trunkline.devserver.devserver import Devserver, run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan
 from trunkline.proto.events import CallBilled, CallEnded, Event, Fact, ProviderFailed
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers.server import Fault
 
 from .faults import chords
@@ -64,7 +65,7 @@ class Stage(NamedTuple):
 
     async def facts_of(self, calls: Sequence[str]) -> dict[str, list[Fact]]:
         """Return the same, once all `calls` have ended for the events service as well."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 found = self.facts()
                 if all(any(isinstance(fact, CallEnded) for fact in found.get(call, ())) for call in calls):

@@ -1,4 +1,4 @@
-"""Servers with a configuration of the test's own, which the common one does not have."""
+"""Patience, and servers with a configuration of the test's own, which the common one does not have."""
 
 import contextlib
 import itertools
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.bus import event_reader, streams
 from trunkline.testing.nats_server import find_binary
+from trunkline.testing.patience import PATIENCE_S
 
 
 class GuardedServer:
@@ -40,7 +42,7 @@ class GuardedServer:
         self.configure(self._extra)  # now with the port it had before, if any
         self._process = subprocess.Popen([find_binary(), "-c", self._config], stderr=subprocess.DEVNULL)
         announced = self._folder / f"{find_binary().name}_{self._process.pid}.ports"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not (announced.exists() and announced.read_text().strip().endswith("}")):
             assert self._process.poll() is None
             assert time.monotonic() < deadline
@@ -55,6 +57,13 @@ class GuardedServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an answer about a stream longer than a busy machine stands still, but less than a test's patience."""
+    for module in (event_reader, streams):
+        monkeypatch.setattr(module, "API_TIMEOUT_S", PATIENCE_S / 3)
 
 
 @pytest.fixture

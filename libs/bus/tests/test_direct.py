@@ -12,6 +12,7 @@ from nats.js.errors import BadRequestError, NoStreamResponseError
 from trunkline.bus import Address, Bus
 from trunkline.bus.direct import DirectClient
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.unit
 
@@ -84,7 +85,7 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
         bus = await Bus.connect(url, name="test", on_lost=lost.put_nowait)
         heard, unheard = [], []
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(2 * PATIENCE_S):
                 await bus.media.subscribe("media.me.*", lambda subject, data: heard.append((subject, data)))
                 await bus.media.watch_unheard(unheard.append)
                 await bus.media.flush()
@@ -93,8 +94,7 @@ def test_gathered_frames_arrive_whole_and_in_order_and_what_nobody_hears_is_told
                 for number, (_, data) in enumerate(sent):
                     assert bus.media.gather(addresses[number % 7], number, data[:2], data[2:])
                 assert bus.media.gather(Address("media.nobody.a", bus.media.reply_to("a-1-")), 2, b"", b"")
-                while len(heard) < len(sent) or not unheard:
-                    await asyncio.sleep(0.005)
+                await until(lambda: len(heard) >= len(sent) and unheard)
             assert heard == sent
             assert unheard == ["a-1-2"]
             assert bus.media.counts["sent"] == len(sent) + 1
@@ -113,7 +113,7 @@ def on_a_bus(story, *, jetstream=False):
     async def run(url):
         bus = await Bus.connect(url, name="test", on_lost=print)
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(2 * PATIENCE_S):
                 await story(bus, url)
         finally:
             await bus.close()
@@ -134,8 +134,7 @@ def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_
                 headers = {"Again": "outage"} if number % 3 == 0 else {"Other": "thing"} if number % 3 == 1 else None
                 await speaker.publish(f"said.{number}", b"%d" % number, headers=headers)
             await speaker.flush()
-            while len(heard) < 50:
-                await asyncio.sleep(0.005)
+            await until(lambda: len(heard) >= 50)
             assert heard == [(f"said.{number}", b"%d" % number) for number in range(50)]
             await subscription.drain()
             await speaker.publish("said.late", b"")
@@ -153,25 +152,25 @@ def test_what_is_said_again_comes_in_its_place_among_what_is_said_for_the_first_
 def test_storing_tells_where_it_is_stored_and_why_it_is_not():
     async def story(bus, _url):
         with pytest.raises(NoStreamResponseError):
-            await bus.storing.publish("kept.a", b"1", {}, 2.0)
+            await bus.storing.publish("kept.a", b"1", {}, PATIENCE_S)
         await bus.control.jetstream().add_stream(name="KEPT", subjects=["kept.*"], max_msg_size=100)
-        numbers = [bus.storing.publish(f"kept.{n}", b"%d" % n, {"Nats-Msg-Id": str(n)}, 2.0) for n in range(20)]
+        numbers = [bus.storing.publish(f"kept.{n}", b"%d" % n, {"Nats-Msg-Id": str(n)}, PATIENCE_S) for n in range(20)]
         assert sorted(await asyncio.gather(*numbers)) == list(range(1, 21))
-        assert await bus.storing.publish("kept.3", b"3", {"Nats-Msg-Id": "3"}, 2.0) == 4
+        assert await bus.storing.publish("kept.3", b"3", {"Nats-Msg-Id": "3"}, PATIENCE_S) == 4
         stale = {"Nats-Expected-Last-Subject-Sequence": "7"}
         with pytest.raises(BadRequestError) as refused:
-            await bus.storing.publish("kept.3", b"3", stale, 2.0)
+            await bus.storing.publish("kept.3", b"3", stale, PATIENCE_S)
         assert refused.value.err_code == 10_071
         with pytest.raises(BadRequestError):
-            await bus.storing.publish("kept.big", bytes(200), {}, 2.0)
+            await bus.storing.publish("kept.big", bytes(200), {}, PATIENCE_S)
         with pytest.raises(nats.errors.TimeoutError):
             await bus.storing.publish("kept.4", b"4", {}, 0.0)
         message = await bus.control.jetstream().get_msg("KEPT", seq=4)
         assert (message.subject, message.data) == ("kept.3", b"3")
-        kept = await bus.storing.next_of("KEPT", 4, "kept.*", 2.0)
+        kept = await bus.storing.next_of("KEPT", 4, "kept.*", PATIENCE_S)
         assert (kept.subject, kept.seq, kept.data) == ("kept.3", 4, b"3")
         assert "Nats-Msg-Id" in kept.header_names
-        assert await bus.storing.next_of("KEPT", 1_000, "kept.*", 2.0) is None
+        assert await bus.storing.next_of("KEPT", 1_000, "kept.*", PATIENCE_S) is None
 
     on_a_bus(story, jetstream=True)
 

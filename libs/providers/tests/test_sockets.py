@@ -11,6 +11,7 @@ from websockets.http11 import Response
 
 from trunkline.providers.errors import ProviderError, Transient, of_status
 from trunkline.providers.sockets import connected
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +24,7 @@ def refused(response: Response) -> ProviderError:
 
 def run(story: Coroutine[None, None, None]) -> None:
     async def told() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(2 * PATIENCE_S):
             await story
 
     asyncio.run(told())
@@ -47,7 +48,7 @@ def test_a_redirect_does_not_lead_the_key_anywhere() -> None:
             app.router.add_get("/", redirect)
             async with TestServer(app) as here:
                 with pytest.raises(ProviderError) as failure:
-                    await connected(str(here.make_url("/")).replace("http", "ws"), HEADERS, 1, refused)
+                    await connected(str(here.make_url("/")).replace("http", "ws"), HEADERS, PATIENCE_S, refused)
                 assert failure.value.kind == "rejected"
 
     run(story())
@@ -67,7 +68,7 @@ def test_neither_key_nor_words_are_logged_whatever_the_level(caplog: pytest.LogC
         app = web.Application()
         app.router.add_get("/", echo)
         async with TestServer(app) as server:
-            connection = await connected(str(server.make_url("/")).replace("http", "ws"), HEADERS, 1, refused)
+            connection = await connected(str(server.make_url("/")).replace("http", "ws"), HEADERS, PATIENCE_S, refused)
             await connection.send("a table for two")
             assert await connection.recv() == "a table for two"
             await connection.close()
@@ -86,7 +87,7 @@ def test_what_is_no_handshake_is_no_connection_and_is_not_quoted(answer: bytes) 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             with pytest.raises(Transient) as failure:
-                await connected(f"ws://127.0.0.1:{port}/", HEADERS, 1, refused)
+                await connected(f"ws://127.0.0.1:{port}/", HEADERS, PATIENCE_S, refused)
         assert failure.value.kind == "connect"
         assert "HTTP" not in str(failure.value)
 

@@ -1,6 +1,7 @@
 """A small real service for the tests of the chassis: it waits as long as it is told."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,6 +15,8 @@ NUMBER = "+4915112345678"
 
 class EchoSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_takes_s: Annotated[float, Meta(ge=0)] = 0.0
+    drains_while: str = ""
+    """A drain lasts until there is no such file."""
     fail_after_s: float = 0.0
     breaks: Literal["", "build", "start", "task", "callback"] = ""
 
@@ -35,9 +38,15 @@ class Echo:
         if self.settings.fail_after_s:
             asyncio.get_running_loop().call_later(self.settings.fail_after_s, self.chassis.fail, "told to")
 
+    @property
+    def busy(self) -> bool:
+        return bool(self.settings.drains_while) and Path(self.settings.drains_while).exists()
+
     async def drain(self) -> None:
         print("draining", flush=True)
         await asyncio.sleep(self.settings.drain_takes_s)
+        while self.busy:
+            await asyncio.sleep(0.02)
         print("drained", flush=True)
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from trunkline.runtime.plugins import NoPlugin, PluginBroken, Plugins
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +65,7 @@ def test_a_part_is_loaded_once_in_a_thread_while_the_loop_goes_on():
 
     def slow():
         threads.append(threading.current_thread())
-        assert may_go.wait(5)
+        assert may_go.wait(PATIENCE_S)
         return Part
 
     async def story():

@@ -18,6 +18,7 @@ import pytest
 
 from trunkline.runtime.process import Chassis, Service, _live
 from trunkline.runtime.settings import BaseSettings, HttpSettings
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -43,8 +44,8 @@ class Running:
             return error.code, error.read().decode()
 
     def wait_ready(self) -> None:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_at:
             try:
                 if self.get("/health/ready")[0] == 200:
                     return
@@ -88,16 +89,19 @@ def test_a_process_tells_health_metrics_and_statistics():
         assert "drain takes" in page
 
 
-def test_sigterm_drains_and_then_stops():
-    with service(TRUNKLINE_ECHO_DRAIN_TAKES_S="0.5") as echo:
+def test_sigterm_drains_and_then_stops(tmp_path):
+    busy = tmp_path / "busy"
+    busy.touch()
+    with service(TRUNKLINE_ECHO_DRAINS_WHILE=str(busy)) as echo:
         echo.wait_ready()
         echo.process.send_signal(signal.SIGTERM)
         echo.wait_line("draining")
         assert echo.get("/health/ready")[0] == 503
         assert echo.get("/health/live")[0] == 200
+        busy.unlink()
         echo.wait_line("drained")
         echo.wait_line("stopped")
-        assert echo.process.wait(5) == 0
+        assert echo.process.wait(PATIENCE_S) == 0
 
 
 def test_ctrl_c_does_not_wait_for_calls():
@@ -105,7 +109,7 @@ def test_ctrl_c_does_not_wait_for_calls():
         echo.wait_ready()
         echo.process.send_signal(signal.SIGINT)
         echo.wait_line("stopped")
-        assert echo.process.wait(5) == 0
+        assert echo.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_signal_cuts_the_drain_short():
@@ -115,7 +119,7 @@ def test_a_second_signal_cuts_the_drain_short():
         echo.wait_line("draining")
         echo.process.send_signal(signal.SIGTERM)
         echo.wait_line("stopped")
-        assert echo.process.wait(5) == 0
+        assert echo.process.wait(PATIENCE_S) == 0
 
 
 def test_a_drain_is_bounded():
@@ -124,19 +128,19 @@ def test_a_drain_is_bounded():
         echo.process.send_signal(signal.SIGTERM)
         echo.wait_line("draining")
         echo.wait_line("stopped")
-        assert echo.process.wait(5) == 0
+        assert echo.process.wait(PATIENCE_S) == 0
 
 
 def test_a_permanent_failure_ends_the_process_with_code_1():
     with service(TRUNKLINE_ECHO_FAIL_AFTER_S="0.1") as echo:
-        assert echo.process.wait(10) == 1
+        assert echo.process.wait(PATIENCE_S) == 1
         lines = [json.loads(line) for line in echo.process.stderr]
         assert any(line["message"] == "process failed" and line["reason"] == "told to" for line in lines)
 
 
 def test_a_wrong_setting_ends_the_process_with_code_2_and_names_it():
     with service(TRUNKLINE_ECHO_DRAIN_TAKES_S="soon") as echo:
-        assert echo.process.wait(10) == 2
+        assert echo.process.wait(PATIENCE_S) == 2
         told = echo.process.stderr.read()
         assert "TRUNKLINE_ECHO_DRAIN_TAKES_S='soon' is wrong; expected a number, at least 0" in told
 
@@ -146,7 +150,7 @@ def test_a_taken_port_is_told_with_the_setting_to_change():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with service(TRUNKLINE_ECHO_HTTP_PORT=str(taken.getsockname()[1])) as echo:
-            assert echo.process.wait(10) == 2
+            assert echo.process.wait(PATIENCE_S) == 2
             assert "TRUNKLINE_ECHO_HTTP_PORT" in echo.process.stderr.read()
 
 
@@ -154,14 +158,14 @@ def test_a_misspelt_variable_is_logged_with_what_was_meant():
     with service(TRUNKLINE_ECHO_DRAIN_TAKE_S="1") as echo:
         echo.wait_ready()
         echo.process.send_signal(signal.SIGINT)
-        echo.process.wait(5)
+        echo.process.wait(PATIENCE_S)
         assert "did you mean TRUNKLINE_ECHO_DRAIN_TAKES_S?" in echo.process.stderr.read()
 
 
 @pytest.mark.parametrize("step", ["build", "start"])
 def test_a_service_that_breaks_while_it_starts_ends_the_process_with_a_traceback_and_code_1(step):
     with service(TRUNKLINE_ECHO_BREAKS=step) as echo:
-        assert echo.process.wait(10) == 1
+        assert echo.process.wait(PATIENCE_S) == 1
         told = echo.process.stderr.read()
         assert f"RuntimeError: {step} is broken" in told
         assert "Task" not in told.split("RuntimeError")[-1]  # asyncio's complaint of what was left behind
@@ -176,10 +180,9 @@ def test_a_service_that_breaks_while_it_starts_leaves_nothing_behind():
         web = HttpSettings(http_port=port)
         with pytest.raises(RuntimeError, match="broken"):
             await _live("echo", BaseSettings(), web, web, broken)
-        await asyncio.sleep(0)  # what was cancelled ends
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})  # what was cancelled ends
         with socket.socket() as free:
             free.bind(("127.0.0.1", port))
-        assert asyncio.all_tasks() == {asyncio.current_task()}
         return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     assert asyncio.run(story()) == (signal.SIG_DFL, signal.default_int_handler)
@@ -193,7 +196,7 @@ def test_what_nobody_caught_is_logged_and_tells_what_is_private_only_when_asked_
     with service(TRUNKLINE_ECHO_BREAKS=broken, TRUNKLINE_LOG_PII=show_pii) as echo:
         echo.wait_ready()
         echo.process.send_signal(signal.SIGINT)
-        assert echo.process.wait(5) == 0
+        assert echo.process.wait(PATIENCE_S) == 0
         lines = [json.loads(line) for line in echo.process.stderr]
         (line,) = [line for line in lines if line["message"] == "unhandled exception"]
         assert "in broken" in line["exception"]

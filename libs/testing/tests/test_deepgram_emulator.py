@@ -17,6 +17,7 @@ from deepgram.speak.v1.types.speak_v1text import SpeakV1Text
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.audio.g711 import pcm16_to_mulaw
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers import Lines, tones
 from trunkline.testing.providers.deepgram import DeepgramEmulator
 
@@ -37,7 +38,7 @@ async def deepgram(**timing: float) -> AsyncIterator[tuple[DeepgramEmulator, Asy
 
 def run(story: Coroutine[Any, Any, None]) -> None:
     async def told() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await story
 
     asyncio.run(told())

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Awaitable
 from typing import Any
@@ -17,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.audio.g711 import pcm16_to_mulaw
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers import Fault, Lines, tones
 from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 
@@ -28,7 +30,7 @@ HELLO = "Hello there, this is a sentence of more than fifty characters. "
 
 def run(story: Awaitable[None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await story
 
     asyncio.run(bounded())
@@ -102,7 +104,8 @@ def test_a_flush_waits_for_nothing() -> None:
 def test_what_is_wrong_is_told_before_the_socket_closes(query: str, first: dict[str, object], word: str) -> None:
     async def story() -> None:
         async with emulated() as emulator, speaker(emulator, query) as socket:
-            await say(socket, " ", **first)
+            with contextlib.suppress(ConnectionClosed):
+                await say(socket, " ", **first)
             said = json.loads(await socket.recv())
             assert said["error"] == word
             assert said["code"] == 1008

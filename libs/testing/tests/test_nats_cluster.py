@@ -12,6 +12,7 @@ import pytest
 from trunkline.bus import Bus, BusError
 from trunkline.testing.errors import NoQuorum
 from trunkline.testing.nats_cluster import NatsCluster, run_cluster
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +39,7 @@ def _request(cluster: NatsCluster, subject: str, body: str) -> str:
         finally:
             writer.close()
 
-    return asyncio.run(asyncio.wait_for(ask(), 20.0))
+    return asyncio.run(asyncio.wait_for(ask(), PATIENCE_S))
 
 
 async def _answer(reader: asyncio.StreamReader) -> str:
@@ -47,10 +48,8 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     return (await reader.readexactly(int(line.split()[-1]))).decode()
 
 
-def test_it_is_up_in_no_time_and_a_leader_that_dies_is_replaced() -> None:
-    begin = time.monotonic()
+def test_it_comes_up_and_a_leader_that_dies_is_replaced() -> None:
     with run_cluster() as cluster:
-        assert time.monotonic() - begin < 3.0
         assert len({server.url for server in cluster.servers}) == 3
         assert cluster.url.split(",") == [server.url for server in cluster.servers]
 
@@ -102,17 +101,17 @@ def test_a_stream_that_lost_its_followers_is_led_by_nobody() -> None:
 def test_a_client_goes_on_with_another_server_when_its_own_is_killed() -> None:
     async def talk(cluster: NatsCluster) -> None:
         lost = asyncio.Event()
-        bus = await Bus.connect(cluster.url, name="test", on_lost=lost.set, within_s=2.0)
+        bus = await Bus.connect(cluster.url, name="test", on_lost=lost.set)
         for server in cluster.servers[:2]:
             server.kill()
-        async with asyncio.timeout(5.0):
-            while True:
-                try:
-                    await bus.flush()
-                except BusError:
-                    await asyncio.sleep(0.05)
-                else:
-                    break
+
+        async def answers() -> bool:
+            with contextlib.suppress(BusError):
+                await bus.flush()
+                return True
+            return False
+
+        await until(answers)
         await bus.close()
 
     with run_cluster() as cluster:
@@ -134,7 +133,7 @@ def test_it_dies_with_its_owner() -> None:
         assert all(map(lives, pids))
         owner.kill()
         owner.wait()
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + PATIENCE_S
         while any(map(lives, pids)):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -10,6 +10,7 @@ import pytest
 from trunkline.bus import Bus
 from trunkline.testing.errors import NatsMissing, NatsNotReloaded, NatsNotStarted
 from trunkline.testing.nats_server import NatsServer, find_binary, run_nats
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.ports import free_ports
 
 pytestmark = pytest.mark.integration
@@ -17,14 +18,14 @@ pytestmark = pytest.mark.integration
 
 def listens(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
             return True
     except OSError:
         return False
 
 
-def wait_until(condition, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
@@ -32,8 +33,8 @@ def wait_until(condition, timeout_s: float = 5.0) -> None:
 
 def test_it_is_ready_when_the_block_begins_and_gone_when_it_ends() -> None:
     async def talk(url: str) -> None:
-        bus = await Bus.connect(url, name="test", on_lost=pytest.fail, within_s=2.0)
-        await bus.flush()
+        bus = await Bus.connect(url, name="test", on_lost=pytest.fail)
+        await bus.flush(PATIENCE_S)
         await bus.close()
 
     with run_nats() as server:
@@ -149,7 +150,7 @@ def test_the_binary_is_the_packaged_one() -> None:
 
 
 def test_a_frozen_server_keeps_its_connections_and_answers_when_it_thaws() -> None:
-    with run_nats() as server, socket.create_connection(("127.0.0.1", server.port), timeout=2.0) as client:
+    with run_nats() as server, socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
         client.recv(4096)  # INFO
         server.freeze()
         assert server.running
@@ -159,7 +160,7 @@ def test_a_frozen_server_keeps_its_connections_and_answers_when_it_thaws() -> No
         with pytest.raises(TimeoutError):
             client.recv(4096)
 
-        client.settimeout(2.0)
+        client.settimeout(PATIENCE_S)
         server.thaw()
         assert not server.frozen
         assert client.recv(4096).startswith(b"PONG")
@@ -177,7 +178,7 @@ def test_a_frozen_server_can_be_killed_and_comes_back_warm() -> None:
 
 def test_settings_are_given_and_changed_while_it_runs() -> None:
     def greeting(port: int) -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=2.0) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
             return client.recv(4096)
 
     with run_nats(config="max_payload: 2048\n") as server:

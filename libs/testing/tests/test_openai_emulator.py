@@ -5,6 +5,7 @@ import asyncio
 import openai
 import pytest
 
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers.content import Reply
 from trunkline.testing.providers.openai import OpenAiEmulator
 
@@ -20,7 +21,7 @@ def asking(story, reply=GREETING, **emulated):
         async with OpenAiEmulator(**{"mind": lambda _: reply, "first_s": 0, "tokens_per_s": 0} | emulated) as emulator:
             client = openai.AsyncOpenAI(api_key="test-key", base_url=f"{emulator.url}/v1", max_retries=0)
             async with client:
-                await asyncio.wait_for(story(emulator, client), 5)
+                await asyncio.wait_for(story(emulator, client), PATIENCE_S)
 
     asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""A real server behind a real proxy, looked at through blocking sockets with short time-outs."""
+"""A real server behind a real proxy, looked at through blocking sockets with time-outs."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import pytest
 
 from trunkline.bus import Bus, BusError
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.ports import free_ports
 from trunkline.testing.tcp_proxy import TcpProxy, run_proxy
 
@@ -46,7 +47,7 @@ def a_line() -> Iterator[tuple[TcpProxy, socket.socket]]:
 
 
 def dial(proxy: TcpProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=2.0)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE_S)
 
 
 def echoed(client: socket.socket, data: bytes) -> bytes:
@@ -68,7 +69,7 @@ def is_silent(client: socket.socket, for_s: float = 0.1) -> bool:
     except TimeoutError:
         return True
     finally:
-        client.settimeout(2.0)
+        client.settimeout(PATIENCE_S)
     return False
 
 
@@ -142,7 +143,7 @@ def test_a_delay_counts_each_way_and_keeps_the_order() -> None:
         time.sleep(0.03)
         client.sendall(b"b")
         assert read(client, 1) == b"a"
-        assert 0.1 <= time.monotonic() - begin < 0.3
+        assert time.monotonic() - begin >= 0.1
         proxy.heal()
         assert echoed(client, b"c") == b"b"
         assert read(client, 1) == b"c"
@@ -154,7 +155,7 @@ def test_a_slow_line_takes_its_time() -> None:
         proxy.slow(20_000)
         begin = time.monotonic()
         assert len(echoed(client, bytes(4_000))) == 4_000
-        assert 0.2 <= time.monotonic() - begin < 0.8
+        assert time.monotonic() - begin >= 0.2
         with pytest.raises(ValueError, match="above 0"):
             proxy.slow(0)
 
@@ -170,27 +171,27 @@ def test_a_client_that_resets_is_felt_behind_the_line() -> None:
         client = dial(proxy)
         far, _ = listening.accept()
         with far:
-            far.settimeout(2.0)
+            far.settimeout(PATIENCE_S)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             with pytest.raises(ConnectionResetError):
                 far.recv(1)
 
 
+async def answers(bus: Bus) -> bool:
+    with contextlib.suppress(BusError):
+        await bus.flush()
+        return True
+    return False
+
+
 def test_a_bus_behind_a_bad_line_is_lost_and_comes_back() -> None:
     async def talk(proxy: TcpProxy) -> None:
-        bus = await Bus.connect(proxy.url, name="test", on_lost=lambda: None, within_s=2.0)
-        await bus.flush()
+        bus = await Bus.connect(proxy.url, name="test", on_lost=lambda: None)
+        await bus.flush(PATIENCE_S)
         proxy.cut()
         proxy.heal()
-        async with asyncio.timeout(5.0):
-            while True:
-                try:
-                    await bus.flush()
-                except BusError:
-                    await asyncio.sleep(0.05)
-                else:
-                    break
+        await until(lambda: answers(bus))
         await bus.close()
 
     with run_nats() as server, run_proxy("127.0.0.1", server.port) as proxy:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from trunkline.chaos.receiver import Arrival, Away, Receiver, ids_in, posted
+from trunkline.testing.patience import PATIENCE_S, until
 
 from .fabricated import CALL, events
 
@@ -46,16 +47,20 @@ def test_a_receiver_that_is_away_takes_nothing_and_comes_back_at_the_same_place(
         receiver = Receiver()
         await receiver.start()
         url = receiver.url
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
             assert (await client.post(url, content=b'{"id":"a","call":"x"}')).status_code == 204
-            away = asyncio.create_task(receiver.be_away(0.3, lambda: ids_in(path)))
-            while True:
-                try:
-                    await client.post(url, content=b'{"id":"b","call":"x"}')
-                except httpx.HTTPError:
-                    break
-                await asyncio.sleep(0.01)
-            await away
+
+            async def refuses_while_away():
+                away, refused = asyncio.create_task(receiver.be_away(0.3, lambda: ids_in(path))), False
+                while not away.done():
+                    try:
+                        await client.post(url, content=b'{"id":"b","call":"x"}')
+                    except httpx.HTTPError:
+                        refused = True
+                    await asyncio.sleep(0.01)
+                return refused
+
+            await until(refuses_while_away)
             assert receiver.away[0].waiting <= {"b"}
             assert (await client.post(url, content=b'{"id":"b","call":"x"}')).status_code == 204
         assert receiver.url == url

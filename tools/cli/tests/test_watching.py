@@ -18,6 +18,7 @@ from trunkline.proto.events import CallEnded, CallStarted
 from trunkline.proto.ids import CallId, Epoch, Generation, UtteranceId, WorkerId
 from trunkline.proto.messages import Interrupt, Say
 from trunkline.testing.nats_server import NatsServer, run_nats
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
@@ -61,7 +62,7 @@ def say(server: NatsServer, what: Callable[[Bus, EventLog], None]) -> None:
             await bus.publish(subjects.speak(call), SAY)
         await bus.publish(subjects.interrupt(A), CUT)
         await bus.control.publish(f"call.{A}.odd", b"\x1b]0;title\x07")
-        assert await log.flush(5.0)
+        assert await log.flush(PATIENCE_S)
         await log.close()
         await bus.close()
 
@@ -82,7 +83,7 @@ def test_tail_tells_the_story_of_one_call_and_ends_cleanly_on_ctrl_c():
         assert process.stdout is not None
         seen = [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=10)
+        rest, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert (rest, errors) == ("", "")
         text = "".join(seen)
@@ -97,12 +98,12 @@ def test_tail_tells_the_story_of_one_call_and_ends_cleanly_on_ctrl_c():
 def test_events_prints_what_was_recorded_and_ends():
     with run_nats() as server:
         say(server, a_call)
-        out, errors = trunkline(server, "events").communicate(timeout=20)
+        out, errors = trunkline(server, "events").communicate(timeout=PATIENCE_S)
         assert errors == ""
         assert [line.split()[3] for line in out.splitlines()] == ["call.started", "call.started", "call.ended"]
-        out, _ = trunkline(server, "events", "--call", "bbbb", "--json").communicate(timeout=20)
+        out, _ = trunkline(server, "events", "--call", "bbbb", "--json").communicate(timeout=PATIENCE_S)
         assert [json.loads(line)["fact"]["type"] for line in out.splitlines()] == ["call.started"]
-        out, _ = trunkline(server, "events", "--call", "cccc").communicate(timeout=20)
+        out, _ = trunkline(server, "events", "--call", "cccc").communicate(timeout=PATIENCE_S)
         assert out == ""
 
 
@@ -116,7 +117,7 @@ def test_events_follows_until_ctrl_c():
             third = json.loads(process.stdout.readline())["fact"]["type"]
             assert [*first, third] == ["call.started", "call.ended", "call.ended"]
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
@@ -127,14 +128,14 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         process.stdout.readline()
         process.stdout.close()
         process.stdout = None
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert errors == ""
         assert process.returncode == 0
 
 
 def test_without_a_bus_it_says_what_to_do():
     for command in ("tail", "events"):
-        _, errors = (process := trunkline(None, command)).communicate(timeout=20)
+        _, errors = (process := trunkline(None, command)).communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         assert "trunkline dev" in errors
         assert "TRUNKLINE_NATS_URL" in errors
@@ -142,7 +143,7 @@ def test_without_a_bus_it_says_what_to_do():
 
 
 def test_a_bus_that_is_not_there_is_named():
-    _, errors = (process := trunkline(None, "events", "--nats", "nats://127.0.0.1:1")).communicate(timeout=20)
+    _, errors = (process := trunkline(None, "events", "--nats", "nats://127.0.0.1:1")).communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "127.0.0.1:1" in errors
     assert "Traceback" not in errors
@@ -150,6 +151,6 @@ def test_a_bus_that_is_not_there_is_named():
 
 def test_a_bus_without_a_record_says_so():
     with run_nats(jetstream=False) as server:
-        _, errors = (process := trunkline(server, "events")).communicate(timeout=20)
+        _, errors = (process := trunkline(server, "events")).communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         assert "no stream EVENTS" in errors

@@ -20,5 +20,5 @@ SERVICES = tuple(
 )
 
 if __name__ == "__main__":
-    plan = Plan(services=SERVICES, port=int(sys.argv[1]), drain_s=1.0, environ=dict(os.environ))
+    plan = Plan(services=SERVICES, port=int(sys.argv[1]), drain_s=600.0, environ=dict(os.environ))
     sys.exit(asyncio.run(run_until_asked(plan)))

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from trunkline.bus.direct import DirectClient, OnMessage
 from trunkline.bus.errors import BusTimeout, BusUnavailable, NoWorker
-from trunkline.bus.media import MediaLane
+from trunkline.bus.media import PONG_S, MediaLane
 from trunkline.bus.outage import WayBack
 from trunkline.bus.outbox import BACK_S, Outbox, Repeats
 from trunkline.bus.storing import Storing
@@ -227,7 +227,7 @@ class Bus:
             raise BusUnavailable(f"cannot ask on {subject}: {error}") from error
         return reply.data
 
-    async def flush(self, timeout_s: float = 1.0) -> None:
+    async def flush(self, timeout_s: float = PONG_S) -> None:
         """Wait until the server has seen everything published and subscribed so far.
 
         Raises:

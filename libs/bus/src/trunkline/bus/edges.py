@@ -91,7 +91,7 @@ class Edges:
     async def _heard_ourselves(self) -> bool:
         """Return whether the server answers: a line that is dead may look alive for some seconds."""
         try:
-            await self._bus.flush()
+            await self._bus.flush(1.0)
         except BusUnavailable:
             return False
         return True

@@ -29,7 +29,10 @@ from trunkline.proto.ids import CallId
 log = logging.getLogger("trunkline.bus.event_reader")
 
 _EXPIRES_S: Final = 10.0
-"""A pull request lives this long on the server: so long a frozen reader keeps its successor out."""
+"""A pull request lives this long on the server: so long a frozen reader keeps its successor out.
+
+The next is made when half of that is over: whoever stands by takes a moment without any for the reader's end.
+"""
 _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 2.5
 _LOOK_S: Final = 0.25
@@ -154,6 +157,7 @@ class EventReader:
         self._wake = asyncio.Event()
         self._inbox: Subscription | None = None
         self._asked = 0
+        self._asked_at = 0.0
         self._heard_at = 0.0
         self._lost = ""
         self._reconnects = 0
@@ -223,7 +227,7 @@ class EventReader:
                 await self._recover()
                 self.state = "reading"
                 while self._fit():
-                    await self._pull_and_wait(1.0)
+                    await self._pull_and_wait(_EXPIRES_S / 10)
                     self._release()
             except (*AWAY, BusUnavailable) as error:
                 failures += 1
@@ -301,8 +305,10 @@ class EventReader:
 
     async def _pull_and_wait(self, timeout_s: float) -> None:
         """See to it that a pull request waits on the server (it also tells others that we read); wait for news."""
-        if self._asked <= self._window // 2:
+        now = asyncio.get_running_loop().time()
+        if self._asked <= self._window // 2 or now - self._asked_at > _EXPIRES_S / 2:
             self._asked += self._window
+            self._asked_at = now
             request = {
                 "batch": self._window,
                 "expires": int(_EXPIRES_S * _NANO),

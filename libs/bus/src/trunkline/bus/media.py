@@ -27,6 +27,8 @@ OnUnheard = Callable[[str], None]
 
 MAX_UNSENT_BYTES: Final = 4 * 2**20
 """Above this much unsent audio the socket is stalled, and more would only be later still."""
+PONG_S: Final = 5
+"""How long a server may take to answer a ping; it may be as busy as all who start with it."""
 
 GATHER_S: Final = 0.005
 """A write costs more than the frames in it, for whoever writes, for the server and for whoever is woken to read."""
@@ -128,8 +130,8 @@ class MediaLane:
         """
         try:
             # nats-py sends the first PING ahead of what it has buffered; the second one stands behind it.
-            await self.client.flush(timeout=1)
-            await self.client.flush(timeout=1)
+            await self.client.flush(timeout=PONG_S)
+            await self.client.flush(timeout=PONG_S)
         except (nats.errors.Error, TimeoutError) as error:
             raise BusUnavailable("NATS did not answer a ping on the media connection") from error
 

@@ -1,4 +1,4 @@
-"""How long a test waits before it says that a thing did not happen: in one place, since no test is to time a machine."""
+"""How long a test waits before it says that a thing did not happen: one place, since no test is to time a machine."""
 
 import asyncio
 import inspect
@@ -17,7 +17,7 @@ async def until(done: Callable[[], object | Awaitable[object]], within_s: float 
 
     """
     async with asyncio.timeout(within_s):
-        while not await _found(done):
+        while not await _found(done):  # noqa: ASYNC110 - nobody tells of what is waited for
             await asyncio.sleep(0.005)
 
 

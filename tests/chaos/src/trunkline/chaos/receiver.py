@@ -84,8 +84,8 @@ class Receiver:
     async def be_away(self, for_s: float, emitted: Emitted) -> None:
         """Take nothing `for_s`. Cancelled, come back at once."""
         from_t = SYSTEM.monotonic()
-        await self.stop()
         try:
+            await self.stop()
             await asyncio.sleep(for_s)
         finally:
             here = {arrival.id for arrival in self.arrivals}
