@@ -17,7 +17,11 @@ import msgspec
 
 from trunkline.testing.errors import NatsNotStarted, NoQuorum
 from trunkline.testing.nats_server import HOST, NatsServer, find_binary, temporary_folder
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.ports import free_ports
+
+ELECTED_S: Final = 2 * PATIENCE_S
+"""Elections are waited for so long, unless somebody says otherwise."""
 
 _NAME: Final = "trunkline-test"
 _ASK_S: Final = 0.5
@@ -83,7 +87,7 @@ class NatsCluster:
         """Where clients connect: every server, separated by commas."""
         return ",".join(server.url for server in self.servers)
 
-    def leader(self, timeout_s: float = 15.0) -> NatsServer:
+    def leader(self, timeout_s: float = ELECTED_S) -> NatsServer:
         """Return the server that leads JetStream itself; wait for an election if one is due.
 
         Raises:
@@ -95,7 +99,7 @@ class NatsCluster:
             "JetStream has no leader",
         )
 
-    def leader_of(self, stream: str, timeout_s: float = 15.0) -> NatsServer:
+    def leader_of(self, stream: str, timeout_s: float = ELECTED_S) -> NatsServer:
         """Return the server that leads `stream`; wait for an election if one is due.
 
         Raises:
@@ -109,7 +113,7 @@ class NatsCluster:
 
         return self._await(find, timeout_s, f"stream {stream} has no leader")
 
-    def await_quorum(self, timeout_s: float = 15.0) -> None:
+    def await_quorum(self, timeout_s: float = ELECTED_S) -> None:
         """Return when JetStream and every stream has a leader that is alive, and every live server knows the former.
 
         Raises:
@@ -133,7 +137,7 @@ class NatsCluster:
 
         self._await(settled, timeout_s, "the servers do not agree on their leaders")
 
-    def await_caught_up(self, timeout_s: float = 15.0) -> None:
+    def await_caught_up(self, timeout_s: float = ELECTED_S) -> None:
         """Return when every live server has all that it keeps of every stream: the next one may now go.
 
         Raises:
