@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from trunkline.audio.g711 import mulaw_to_pcm16, pcm16_to_mulaw
-from trunkline.bus import Bus, Unservable, Worker, ensure_events_stream
+from trunkline.bus import Bus, Unservable, Worker, calls, clips, ensure_events_stream, event_reader, streams
 from trunkline.edge import __main__ as edge_main
+from trunkline.edge import exchange, own
 from trunkline.edge.settings import EdgeSettings
 from trunkline.proto import codec, subjects
+from trunkline.proto.events import CallEnded
 from trunkline.proto.frame import AudioChunk, Codec, Flag, pack_audio, unpack_media
 from trunkline.proto.ids import call_id_of, new_worker_id
 from trunkline.proto.messages import Interrupt, Say
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings, load
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.twilio import Dial, Uttered, new_call_sid, place
 
 AGENT = """name = "restaurant"
@@ -65,15 +68,15 @@ class Stage:
         self.held = {}
         self.closed = {}
         self.refusal = None
-        self.slow_s = 0.0
         self.slow_to_close_s = 0.0
-        self.resting = asyncio.Event()
+        self.resting, self.may_open = asyncio.Event(), asyncio.Event()
         self.resting.set()
+        self.may_open.set()
         self.worker = Worker(bus, stage=name, worker=new_worker_id(name), capacity=capacity, open_call=self.open_call)
 
     async def open_call(self, claim):
         self.claims.append(claim)
-        await asyncio.sleep(self.slow_s)
+        await self.may_open.wait()
         if self.refusal is not None:
             raise self.refusal
         held = self.held[claim.call] = Held(self, claim)
@@ -211,8 +214,8 @@ class Mind(Stage):
         )
 
 
-PATIENCE_TICKS = 500
-"""10 s longer than planned nobody stays on the telephone."""
+PATIENCE_TICKS = round(50 * PATIENCE_S)
+"""So much longer than planned nobody stays on the telephone."""
 
 
 class Speaker:
@@ -222,12 +225,12 @@ class Speaker:
     who wants to hear something stays `until` it was heard.
     """
 
-    def __init__(self, for_s, digits=None, until=None):
+    def __init__(self, for_s, digits, until):
         self.ticks = round(for_s * 50)
         self.digits = digits or {}
         self.spoken = 0
         self.heard_ms = 0.0
-        self._until = until or (lambda _: True)
+        self._until = until
 
     def tick(self, heard):
         self.heard_ms += np.count_nonzero(np.frombuffer(mulaw_to_pcm16(heard.audio), "<i2")) / 8
@@ -274,10 +277,11 @@ class Rig:
         return call_id_of("twilio", dial.call_sid)
 
     async def good_call(self, for_s=0.5, digits=None, dial=None, observe=None, until=None):
-        """Place a call; return its id and its recording."""
+        """Place a call that lasts until all stages serve it, or `until`; return its id and its recording."""
         dial = dial or self.dial()
-        recording = await place(dial, Speaker(for_s, digits, until), observe)
-        return self.call_of(dial), recording
+        call = self.call_of(dial)
+        speaker = Speaker(for_s, digits, until or (lambda _: len(self.told(call, "assigned")) >= 3))
+        return call, await place(dial, speaker, observe)
 
     def told(self, call, topic):
         return [message for subject, message in self.stories if subject == f"call.{call}.{topic}"]
@@ -285,10 +289,26 @@ class Rig:
     def facts(self, call):
         return [event.fact for event in self.events if event.call == call]
 
-    async def until(self, what, within_s=5.0):
-        async with asyncio.timeout(within_s):
-            while not what():
-                await asyncio.sleep(0.005)
+    async def end_of(self, call):
+        """Return the last fact of a call, once it is there."""
+        await until(lambda: isinstance([None, *self.facts(call)][-1], CallEnded))
+        return self.facts(call)[-1]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Give what the edge waits for longer than a busy machine stands still, but less than a test's patience."""
+    limits = {
+        calls: ("FIRST_TIMEOUT_S", "REQUEST_TIMEOUT_S"),
+        clips: ("CALL_TIMEOUT_S",),
+        event_reader: ("API_TIMEOUT_S",),
+        streams: ("API_TIMEOUT_S",),
+        exchange: ("_GLANCE_S",),
+        own: ("PARTING_SLACK_S",),
+    }
+    for module, names in limits.items():
+        for name in names:
+            monkeypatch.setattr(module, name, PATIENCE_S / 3)
 
 
 @pytest.fixture(scope="session")
@@ -310,6 +330,8 @@ def edge_rig(nats, tmp_path):
             "TRUNKLINE_NATS_URL": nats.url,
             "TRUNKLINE_AGENTS": str(folder),
             "TRUNKLINE_EDGE_PORT": "0",
+            "TRUNKLINE_EDGE_CLAIM_TIMEOUT_MS": "5000",
+            "TRUNKLINE_EDGE_REPLAY_MS": "60000",
         } | {f"TRUNKLINE_{name}": value for name, value in environ.items()}
         chassis = Chassis("edge", load(BaseSettings, "TRUNKLINE_", environ))
         settings = load(EdgeSettings, "TRUNKLINE_EDGE_", environ)

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.proto.ids import call_id_of
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.twilio import new_call_sid
 
 from .conftest import hears
@@ -82,14 +83,18 @@ async def beside_a_good_call(rig, nonsense):
     """Run `nonsense` in the middle of a good call, and assert that the call did not notice."""
     dial = rig.dial()
     call = rig.call_of(dial)
-    good = asyncio.create_task(rig.good_call(1.2, dial=dial, until=hears(400)))
-    await rig.until(lambda: rig.told(call, "playout"))
+    over = asyncio.Event()
+    good = asyncio.create_task(
+        rig.good_call(1.2, dial=dial, until=lambda speaker: over.is_set() and hears(400)(speaker))
+    )
+    await until(lambda: rig.told(call, "playout"))
     result = await nonsense
+    over.set()
     _, recording = await good
-    await rig.until(lambda: not rig.edge.exchange.calls)
+    await until(lambda: not rig.edge.exchange.calls)
     frames = rig.ears.frames[call]
+    await until(lambda: len(frames) >= 36)  # of 1.2 s, in which the last 20 ms may have been under way
     assert [frame.seq for frame in frames] == list(range(len(frames)))
-    assert len(frames) >= 36  # of 1.2 s, in which the last 20 ms may have been under way
     assert rig.ears.heard(call) == recording.left.tobytes()[: 512 * len(frames)]
     assert sum(recording.right != 0) == 8 * rig.voice.tone_ms
     assert recording.ended_by == "caller"
@@ -109,7 +114,7 @@ def test_fatal_is_closed_with_a_code_one_line_and_one_count(edge_rig, warnings_o
             return await close_of(socket)
 
     async def story():
-        async with edge_rig(EDGE_START_TIMEOUT_S="1.0") as rig:
+        async with edge_rig(EDGE_START_TIMEOUT_S="5.0") as rig:
             closed, text = await beside_a_good_call(rig, nonsense(rig))
             assert closed == code
             assert text
@@ -129,9 +134,9 @@ def test_harmless_is_ignored_logged_once_and_always_counted(edge_rig, warnings_o
         async with connect(rig.ws, compression=None) as socket:
             for each in (*LIVE, media(), message, message, message, media()):
                 await socket.send(each)
-            await rig.until(lambda: rig.metrics.bad[reason] == 3)
+            await until(lambda: rig.metrics.bad[reason] == 3)
             # Two messages of 20 ms are a frame and a bit.
-            await rig.until(lambda: len(rig.ears.frames[live]) == 1)
+            await until(lambda: len(rig.ears.frames[live]) == 1)
             await socket.send(json.dumps({"event": "stop", "streamSid": SID, "stop": {}}))
             return await close_of(socket)
 
@@ -151,9 +156,9 @@ def test_a_socket_that_vanishes_in_mid_word_ends_its_call_and_no_other(edge_rig)
         socket = await connect(rig.ws, compression=None)
         for message in (*LIVE, media(), media()):
             await socket.send(message)
-        await rig.until(lambda: len(rig.edge.exchange.calls) == 2)
+        await until(lambda: len(rig.edge.exchange.calls) == 2)
         socket.transport.abort()
-        await rig.until(lambda: len(rig.edge.exchange.calls) == 1)
+        await until(lambda: len(rig.edge.exchange.calls) == 1)
 
     async def story():
         async with edge_rig() as rig:
@@ -169,12 +174,12 @@ def test_a_socket_that_does_not_read_keeps_only_its_own_call_waiting(edge_rig, w
         call_sid = new_call_sid()
         for message in (CONNECTED, start(call_sid=call_sid)):
             await socket.send(message)
-        await rig.until(lambda: len(rig.mind.held) == 2)
+        await until(lambda: len(rig.mind.held) == 2)
         rig.voice.tone_ms = 60_000
         deaf = list(rig.mind.held)[-1]
         for _ in range(10):  # ten minutes of speech for somebody who does not listen
             await rig.mind.say(deaf, 1)
-        await rig.until(lambda: rig.metrics.dropped["audio_line_slow"] > 0)
+        await until(lambda: rig.metrics.dropped["audio_line_slow"] > 0)
         rig.voice.tone_ms = 400
         socket.transport.abort()
 
@@ -190,11 +195,13 @@ def test_a_second_stream_of_a_live_call_is_refused(edge_rig):
     async def story():
         async with edge_rig() as rig:
             dial = rig.dial()
-            good = asyncio.create_task(rig.good_call(1.0, dial=dial))
-            await rig.until(lambda: rig.edge.exchange.calls)
+            answered = asyncio.Event()
+            good = asyncio.create_task(rig.good_call(dial=dial, until=lambda _: answered.is_set()))
+            await until(lambda: rig.edge.exchange.calls)
             async with connect(rig.ws, compression=None) as socket:
                 await socket.send(start(call_sid=dial.call_sid))
                 assert await close_of(socket) == (1008, "this call has a live stream already")
+            answered.set()
             _, recording = await good
             assert recording.ended_by == "caller"
 
@@ -204,11 +211,13 @@ def test_a_second_stream_of_a_live_call_is_refused(edge_rig):
 def test_a_call_too_many_is_told_to_try_again_later(edge_rig):
     async def story():
         async with edge_rig(EDGE_CAPACITY="1") as rig:
-            good = asyncio.create_task(rig.good_call(0.8))
-            await rig.until(lambda: rig.edge.exchange.calls)
+            answered = asyncio.Event()
+            good = asyncio.create_task(rig.good_call(until=lambda _: answered.is_set()))
+            await until(lambda: rig.edge.exchange.calls)
             async with connect(rig.ws, compression=None) as socket:
                 await socket.send(start())
                 assert await close_of(socket) == (1013, "all lines are busy")
+            answered.set()
             await good
 
     asyncio.run(story())
@@ -216,7 +225,7 @@ def test_a_call_too_many_is_told_to_try_again_later(edge_rig):
 
 def test_a_webhook_without_a_signature_is_refused_when_a_token_is_set(edge_rig, warnings_of):
     async def nonsense(rig):
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
             answer = await client.post(f"{rig.http}/twilio/voice-hook", data={"CallSid": "CA1"})
         assert answer.status_code == 403
         assert "X-Twilio-Signature" in answer.text

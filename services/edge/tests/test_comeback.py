@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from services.edge.tests.records import NEW, OLD, record_of_a_call
-from trunkline.bus import Bus, BusUnavailable, CallStore
+from trunkline.bus import Bus, BusUnavailable, CallStore, calls
 from trunkline.edge.comeback import MARGIN_FRAMES, next_seq, read_record, take_up
 from trunkline.proto import codec
 from trunkline.proto.frame import FRAME_MS
@@ -120,12 +120,13 @@ class TestTakingUpACall:
         with pytest.raises(BusUnavailable, match="cannot be read"):
             asyncio.run(story())
 
-    def test_without_the_bus_says_so(self):
+    def test_without_the_bus_says_so(self, monkeypatch):
         async def story():
             with run_nats() as server:
                 async with store_on(server) as store:
                     await kept(store, a_record())
                     server.stop()
+                    monkeypatch.setattr(calls, "REQUEST_TIMEOUT_S", 0.1)
                     await take_up(store, CallId("call-a"), NEW, wall)
 
         with pytest.raises(BusUnavailable):

@@ -25,6 +25,7 @@ from trunkline.proto.ids import WorkerId, call_id_of
 from trunkline.proto.records import CallRecord, edge_key
 from trunkline.runtime.http import listen, serving
 from trunkline.runtime.settings import SettingsError
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.twilio import StreamVerb, new_call_sid, parse_twiml
 
 pytestmark = pytest.mark.integration
@@ -65,7 +66,7 @@ async def twilio_rest(status=201):
 
 @contextlib.asynccontextmanager
 async def client_of(rig):
-    async with httpx.AsyncClient(base_url=rig.http, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=rig.http, trust_env=False, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -102,11 +103,13 @@ class TestTheVoiceHook:
     def test_of_an_edge_without_room_says_that_all_lines_are_busy(self, edge_rig):
         async def story():
             async with edge_rig(EDGE_CAPACITY="1", lines='busy = "Busy & <gone>."') as rig, client_of(rig) as client:
-                call = asyncio.create_task(rig.good_call(1.0))
-                await rig.until(lambda: rig.edge.exchange.calls)
+                answered = asyncio.Event()
+                call = asyncio.create_task(rig.good_call(until=lambda _: answered.is_set()))
+                await until(lambda: rig.edge.exchange.calls)
                 full = await client.post("/twilio/voice-hook", data={"CallSid": "CA1"})
+                answered.set()
                 await call
-                await rig.until(lambda: not rig.edge.exchange.calls)
+                await until(lambda: not rig.edge.exchange.calls)
                 free = await client.post("/twilio/voice-hook", data={"CallSid": "CA1"})
                 return full, free, rig.metrics.refused["voice-hook-busy"]
 
@@ -235,7 +238,7 @@ class TestWhenAStreamIsOver:
     def test_a_call_that_ended_here_is_over_though_no_record_can_be_read(self, edge_rig):
         async def end_and_spoil(rig, sid):
             await rig.good_call(0.2, dial=rig.dial(call_sid=sid))
-            await rig.until(lambda: not rig.edge.exchange.calls)
+            await until(lambda: not rig.edge.exchange.calls)
             key = edge_key(call_id_of("twilio", sid))
             await rig.edge.exchange.store.delete(key)
             await rig.edge.exchange.store.put(key, b"{}", 0)
@@ -246,7 +249,7 @@ class TestWhenAStreamIsOver:
     def test_a_call_that_ended_well_is_hung_up(self, edge_rig):
         async def end(rig, sid):
             await rig.good_call(0.2, dial=rig.dial(call_sid=sid))
-            await rig.until(lambda: not rig.edge.exchange.calls)
+            await until(lambda: not rig.edge.exchange.calls)
 
         _, answer = self.ask(edge_rig, before=end)
         assert answer.text.endswith(HUNG_UP)
@@ -381,8 +384,8 @@ class TestPagesOfTheProcess:
         async def story():
             async with edge_rig() as rig, client_of(rig) as client:
                 await rig.good_call(0.3)
-                await rig.until(lambda: not rig.edge.exchange.calls)
-                assert await rig.edge.exchange.events.flush(5.0)
+                await until(lambda: not rig.edge.exchange.calls)
+                assert await rig.edge.exchange.events.flush(PATIENCE_S)
                 return (await client.get("/metrics")).text, (await client.get("/stats")).text
 
         metrics, stats = asyncio.run(story())
@@ -399,6 +402,7 @@ class TestTheProcess:
         async def story():
             async with edge_rig() as rig, client_of(rig) as client:
                 await rig.good_call(0.3)
+                await until(lambda: not rig.edge.exchange.calls)
                 assert (await client.get("/health/live")).status_code == 200
                 assert (await client.get("/health/ready")).json() == {"ready": True, "problems": {}}
                 metrics = (await client.get("/metrics")).text
@@ -436,7 +440,7 @@ class TestTheProcess:
     def test_refuses_to_be_open_to_everybody_without_a_secret(self):
         environ = os.environ | {"TRUNKLINE_EDGE_HOST": "0.0.0.0", "TRUNKLINE_TWILIO_AUTH_TOKEN": ""}
         command = [sys.executable, "-m", "trunkline.edge"]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 2
         assert "TRUNKLINE_EDGE_HOST" in done.stderr
         assert "TRUNKLINE_TWILIO_AUTH_TOKEN" in done.stderr
@@ -458,6 +462,6 @@ class TestTheProcess:
                 lines.append(line)
                 if '"ready"' in line:
                     edge.send_signal(signal.SIGTERM)
-            assert edge.wait(20) == 0
+            assert edge.wait(PATIENCE_S) == 0
         assert any('"listening"' in line for line in lines)
         assert not any("Traceback" in line for line in lines)

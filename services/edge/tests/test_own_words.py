@@ -10,8 +10,9 @@ import pytest
 from trunkline.bus import ClipStore
 from trunkline.proto import codec, subjects
 from trunkline.proto.clips import key_of
-from trunkline.proto.events import CallBilled, CallEnded
+from trunkline.proto.events import CallBilled
 from trunkline.proto.messages import ClipMade, PlayoutFinished, Used, WindUp
+from trunkline.testing.patience import PATIENCE_S, until
 
 from .conftest import hears
 
@@ -37,7 +38,7 @@ async def keep(rig, **clips):
     store = ClipStore(rig.bus)
     for name, pcm in clips.items():
         await store.put(key_of(agent.tts, getattr(agent, name)), pcm)
-    await rig.until(lambda: len(rig.edge.exchange.clips) == len(clips))
+    await until(lambda: len(rig.edge.exchange.clips) == len(clips))
 
 
 def levels(recording):
@@ -58,14 +59,19 @@ class TestAGreetingAtHand:
         async def story():
             async with edge_rig(lines=lines()) as rig:
                 await keep(rig, greeting=hum(8_000, 600))
-                rig.voice.slow_s, rig.mind.greeting = 0.4, 0
-                call, recording = await rig.good_call(1.5, until=hears(600))
-                first_ms = int(np.flatnonzero(np.abs(recording.right) > 300)[0]) / 8
-                assert first_ms < 300
+                rig.voice.may_open.clear()
+                rig.mind.greeting, seen = 0, []
+                placed = asyncio.create_task(rig.good_call(observe=seen.append))
+                await until(lambda: "mark-returned" in [event.what for event in seen])
+                assert rig.voice.claims
+                assert not rig.mind.claims
+                rig.voice.may_open.set()
+                call, recording = await placed
                 assert levels(recording)[0][1] == pytest.approx(600, abs=40)
                 (claim,) = rig.mind.claims
                 assert (claim.generation, claim.greeting) == (1, 1)
-                assert rig.told(call, "playout")[-1] == PlayoutFinished(generation=1, utterance=1, heard_ms=600)
+                finished = PlayoutFinished(generation=1, utterance=1, heard_ms=600)
+                await until(lambda: finished in rig.told(call, "playout"))
 
         asyncio.run(story())
 
@@ -88,7 +94,7 @@ class TestAGreetingAtHand:
                     return ClipMade()
 
                 await rig.bus.serve(subjects.MAKE_CLIP, make, queue="tts")
-                await rig.until(lambda: len(rig.edge.exchange.clips) >= 2 and asked_for("Bye") >= 2, within_s=10)
+                await until(lambda: len(rig.edge.exchange.clips) >= 2 and asked_for("Bye") >= 2)
                 assert asked_for("Hello") == asked_for("All") == 1
 
         asyncio.run(story())
@@ -108,7 +114,7 @@ class TestALastSentence:
         async def story():
             async with edge_rig(lines=lines(), workers=("stt", "brain")) as rig:
                 await keep(rig, busy=hum(6_000, 500))
-                _, recording = await rig.good_call(5)
+                _, recording = await rig.good_call(PATIENCE_S)
                 assert (recording.ended_by, recording.close_reason) == ("application", "no-tts-worker")
                 assert levels(recording) == [(pytest.approx(6_000, abs=300), pytest.approx(500, abs=40))]
 
@@ -121,8 +127,8 @@ class TestALastSentence:
                 rig.voice.tone_ms = 4_000
                 dial = rig.dial()
                 call = rig.call_of(dial)
-                placed = asyncio.create_task(rig.good_call(8, dial=dial))
-                await rig.until(lambda: rig.told(call, "playout"))
+                placed = asyncio.create_task(rig.good_call(PATIENCE_S, dial=dial))
+                await until(lambda: rig.told(call, "playout"))
                 await rig.mind.fall_silent()
                 _, recording = await placed
                 assert recording.close_reason == "no-brain-worker"
@@ -144,7 +150,7 @@ class TestTheBill:
                 placed = asyncio.create_task(
                     rig.good_call(1.0, dial=dial, until=lambda _: len(rig.told(call, "usage")) == 3)
                 )
-                await rig.until(lambda: call in rig.mind.held)
+                await until(lambda: call in rig.mind.held)
                 for message in (used("brain", 0.25), used("brain", 0.5), used("stt", 0.125)):
                     await rig.bus.publish(subjects.usage(call), message)
                 held = rig.voice.held[call]
@@ -156,7 +162,7 @@ class TestTheBill:
 
                 held.close = close_and_tell
                 await placed
-                await rig.until(lambda: isinstance(rig.facts(call)[-1], CallEnded))
+                await rig.end_of(call)
                 billed = rig.facts(call)[-2]
                 assert isinstance(billed, CallBilled)
                 assert (billed.usd, billed.complete) == (1.625, True)
@@ -170,10 +176,10 @@ class TestTheBill:
                 dial = rig.dial()
                 call = rig.call_of(dial)
                 placed = asyncio.create_task(rig.good_call(1.0, dial=dial, until=lambda _: rig.told(call, "control")))
-                await rig.until(lambda: call in rig.mind.held)
+                await until(lambda: call in rig.mind.held)
                 for usd in (0.9, 1.1, 1.2):
                     await rig.bus.publish(subjects.usage(call), used("brain", usd))
-                await rig.until(lambda: rig.told(call, "control"))
+                await until(lambda: rig.told(call, "control"))
                 await placed
                 assert rig.told(call, "control") == [WindUp(reason="exceeded-max-cost")]
 
@@ -190,9 +196,9 @@ def test_a_call_that_rings_is_told_to_all_workers_before_it_begins(edge_rig):
 
             await rig.bus.subscribe(subjects.RINGING, on_ringing)
             await rig.bus.flush()
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
                 await client.post(f"{rig.http}/twilio/voice-hook", data={"CallSid": "CA1"})
-            await rig.until(lambda: rung)
+            await until(lambda: rung)
             assert rung == ["restaurant"]
             assert not rig.ears.claims
 

@@ -18,6 +18,7 @@ from trunkline.proto.ids import CallId, WorkerId
 from trunkline.proto.messages import Used
 from trunkline.proto.records import brain_key, edge_key
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import until
 
 pytestmark = pytest.mark.integration
 
@@ -144,7 +145,7 @@ class Yard:
             self.clock.at += PERIOD_S
 
     async def facts(self, call):
-        assert await self.events.flush(5.0)
+        assert await self.events.flush()
         return [found.event().fact async for found in recorded(self.bus, call=call)]
 
     async def state(self, call):
@@ -175,7 +176,7 @@ class TestACallWhoseEdgeDied:
                 await scene.store.put(brain_key(call.call), b"what was said", 0)
                 for stage, usd in (("brain", 0.25), ("tts", 0.75)):
                     scene.events.emit(call.call, settled(stage, 1, usd))
-                assert await scene.events.flush(5.0)
+                assert await scene.events.flush()
                 await scene.sweep_for(PATIENCE_S - PERIOD_S)
                 assert await scene.state(call.call) == "live"
                 await scene.sweep_for(PERIOD_S)
@@ -267,7 +268,7 @@ class TestAnEndThatWasNotTold:
                 call = await scene.keep(state="ended", reason="customer-ended-call")
                 told = CallEnded(reason="customer-ended-call", duration_s=61.0)
                 scene.events.emit(call.call, told)
-                assert await scene.events.flush(5.0)
+                assert await scene.events.flush()
                 await scene.sweep_for(PATIENCE_S)
                 assert await scene.facts(call.call) == [told]
 
@@ -345,9 +346,7 @@ class TestAReaper:
                 with pytest.raises(BusUnavailable):
                     await scene.reaper.sweep()
                 scene.server.start()
-                async with asyncio.timeout(10.0):
-                    while not scene.bus.connected:
-                        await asyncio.sleep(0.01)
+                await until(lambda: scene.bus.connected)
                 await scene.sweep_for(PATIENCE_S - PERIOD_S)
                 assert await scene.state(call.call) == "live"
                 await scene.sweep_for(PERIOD_S)

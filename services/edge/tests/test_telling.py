@@ -13,6 +13,7 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.ids import CallId
 from trunkline.proto.messages import DigitPressed
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ async def telling_on(server, listening):
         await bus.subscribe(SUBJECT, hear)
         telling = Telling(CALL, bus, listening, metrics := EdgeMetrics(CollectorRegistry(), lambda: 0))
         task = asyncio.create_task(telling.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             yield telling, heard, metrics
         task.cancel()
     finally:

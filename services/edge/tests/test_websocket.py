@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.edge.errors import LineClosed
 from trunkline.edge.websocket import MAX_MESSAGE_BYTES, WebSocketLine
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +33,7 @@ async def line_of(answer):
 async def closed(socket):
     """Return code and reason, once the other side has closed."""
     with pytest.raises(ConnectionClosed):
-        await asyncio.wait_for(socket.recv(), 5)
+        await asyncio.wait_for(socket.recv(), PATIENCE_S)
     return socket.close_code, socket.close_reason
 
 
@@ -56,7 +57,7 @@ def test_a_message_in_fragments_is_one_message(edge_rig):
             async with connect(rig.ws, compression=None) as socket:
                 await socket.send([CONNECTED[:9], CONNECTED[9:20], CONNECTED[20:]])
                 await socket.send([text[:50], text[50:]])
-                await rig.until(lambda: rig.call_of(dial) in rig.edge.exchange.calls)
+                await until(lambda: rig.call_of(dial) in rig.edge.exchange.calls)
             assert not rig.metrics.bad
 
     asyncio.run(story())
@@ -67,7 +68,7 @@ def test_fragments_that_come_to_too_much_are_refused(edge_rig):
         async with edge_rig() as rig, connect(rig.ws, compression=None) as socket:
             await socket.send(["x" * 40_000, "x" * (MAX_MESSAGE_BYTES - 40_000), "x"])
             assert (await closed(socket))[0] == 1009
-            await rig.until(lambda: rig.metrics.refused == {"oversize-message": 1})
+            await until(lambda: rig.metrics.refused == {"oversize-message": 1})
 
     asyncio.run(story())
 
@@ -77,7 +78,7 @@ def test_text_that_is_no_text_is_refused(edge_rig):
         async with edge_rig() as rig, connect(rig.ws, compression=None) as socket:
             await socket.send(b"\xff\xfe", text=True)
             assert (await closed(socket))[0] == 1007
-            await rig.until(lambda: rig.metrics.refused == {"invalid-utf8": 1})
+            await until(lambda: rig.metrics.refused == {"invalid-utf8": 1})
 
     asyncio.run(story())
 
@@ -105,9 +106,7 @@ def test_what_nobody_takes_is_left_in_the_socket_and_comes_in_order_when_it_is_t
             assert not sending.done()
             may_take.set()
             await sending
-            async with asyncio.timeout(10):
-                while len(taken) < len(sent):
-                    await asyncio.sleep(0.01)
+            await until(lambda: len(taken) == len(sent))
         assert taken == sent
 
     async def later(progress):
@@ -135,7 +134,7 @@ def test_who_listens_is_handed_what_waited_first_then_what_comes_and_then_the_en
             for number in range(300, 400):
                 await socket.send(str(number))
             await socket.close(1000)
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
         assert taken == [*map(str, range(400)), 1000]
 
     asyncio.run(story())
@@ -175,8 +174,9 @@ def test_a_sender_waits_for_a_client_that_does_not_read():
                 count[0] = number + 1
 
         async with line_of(answer) as socket:
+            await until(lambda: count[0])
             await asyncio.sleep(0.5)
-            assert 0 < count[0] < 4_000
+            assert count[0] < 4_000
             heard = [(await socket.recv())[:5] for _ in range(4_000)]
             assert heard == [f"{number:05}" for number in range(4_000)]
 
@@ -186,7 +186,7 @@ def test_a_sender_waits_for_a_client_that_does_not_read():
 def test_a_ping_is_answered(edge_rig):
     async def story():
         async with edge_rig() as rig, connect(rig.ws, compression=None) as socket:
-            await asyncio.wait_for(await socket.ping(), 5)
+            await asyncio.wait_for(await socket.ping(), PATIENCE_S)
 
     asyncio.run(story())
 

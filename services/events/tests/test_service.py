@@ -28,6 +28,7 @@ from trunkline.runtime.clock import SYSTEM, Clock
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings, SettingsError
 from trunkline.testing.nats_server import NatsServer, run_nats
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -132,13 +133,7 @@ async def event_log(server: NatsServer) -> AsyncIterator[EventLog]:
 async def emit(log: EventLog, call: CallId, *facts: Fact) -> None:
     for fact in facts:
         log.emit(call, fact)
-    assert await log.flush(5.0)
-
-
-async def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.02)
+    assert await log.flush(PATIENCE_S)
 
 
 def lines(path: Path) -> list[dict]:
@@ -164,7 +159,7 @@ def test_without_a_sink_events_stay_in_the_stream_and_the_log_says_so(caplog):
     async def story(server: NatsServer) -> None:
         with caplog.at_level("INFO", "trunkline.events"):
             async with serving(server) as (_, chassis):
-                await eventually(lambda: not chassis.problems())
+                await until(lambda: not chassis.problems())
 
     with run_nats() as server:
         asyncio.run(story(server))
@@ -178,7 +173,7 @@ def test_the_file_has_every_fact_in_order_also_those_from_before_the_service(tmp
             await emit(log, A, STARTED, key(1))
             async with serving(server, file=str(path)) as (service, chassis):
                 await emit(log, A, key(2), ENDED)
-                await eventually(lambda: len(lines(path)) == 4)
+                await until(lambda: len(lines(path)) == 4)
                 assert [fact["type"] for fact in facts(path, A)] == [
                     "call.started",
                     "key.pressed",
@@ -186,7 +181,7 @@ def test_the_file_has_every_fact_in_order_also_those_from_before_the_service(tmp
                     "call.ended",
                 ]
                 await service.drain()
-                assert metric(chassis, "delivered_total", "file") == 4
+                await until(lambda: metric(chassis, "delivered_total", "file") == 4)
                 assert "delivered" in chassis.page()
 
     with run_nats() as server:
@@ -200,12 +195,13 @@ def test_the_same_event_stored_twice_reaches_the_sinks_once(tmp_path):
             with receiving() as (url, receiver):
                 async with serving(server, file=str(path), webhook_url=url) as (_, chassis):
                     await emit(log, A, STARTED, STARTED, key(1), ENDED, ENDED)
-                    again = lines(path)[0] if lines(path) else None
-                    await eventually(lambda: len(lines(path)) == 3 and len(receiver.taken) == 3)
+                    await until(lambda: len(lines(path)) == 3 and len(receiver.taken) == 3)
                     again = lines(path)[1]
-                    await log._bus.control.jetstream().publish("events.key-pressed.call-a", json.dumps(again).encode())
-                    await eventually(lambda: metric(chassis, "duplicates_total", "file") == 3)
-                    await eventually(lambda: metric(chassis, "duplicates_total", "webhook") == 3)
+                    await log._bus.control.jetstream(timeout=PATIENCE_S).publish(
+                        "events.key-pressed.call-a", json.dumps(again).encode()
+                    )
+                    await until(lambda: metric(chassis, "duplicates_total", "file") == 3)
+                    await until(lambda: metric(chassis, "duplicates_total", "webhook") == 3)
                     kinds = ["call.started", "key.pressed", "call.ended"]
                     assert [fact["type"] for fact in facts(path, A)] == kinds
                     assert [fact["type"] for fact in receiver.of(A)] == kinds
@@ -219,7 +215,7 @@ def test_the_webhook_is_signed_as_standard_webhooks_asks():
         with receiving() as (url, receiver):
             async with event_log(server) as log, serving(server, webhook_url=url, webhook_secret=SECRET):
                 await emit(log, A, STARTED)
-                await eventually(lambda: len(receiver.taken) == 1)
+                await until(lambda: len(receiver.taken) == 1)
         (got,), (body,) = receiver.headers, receiver.bodies
         event_id = receiver.taken[0]["id"]
         wanted = signature.headers(event_id, int(got["webhook-timestamp"]), body, signature.key_of(SECRET))
@@ -240,11 +236,11 @@ def test_a_receiver_that_fails_for_a_while_gets_everything_afterwards_in_order_p
                 for number in range(20):
                     log.emit(A, wanted[number])
                     log.emit(B, wanted[number])
-                await eventually(lambda: metric(chassis, "retried_total", "webhook") >= 4)
+                await until(lambda: metric(chassis, "retried_total", "webhook") >= 4)
                 assert receiver.taken == []
                 assert len(receiver.tries) == 2  # nothing overtakes the first of its call
                 up.set()
-                await eventually(lambda: len(receiver.taken) == 40)
+                await until(lambda: len(receiver.taken) == 40)
                 assert receiver.of(A) == receiver.of(B) == as_json(*wanted)
 
     with run_nats() as server:
@@ -257,9 +253,9 @@ def test_a_receiver_that_is_not_there_at_all_gets_everything_once_it_is():
             port = int(url.split(":")[2].split("/")[0])
         async with event_log(server) as log, serving(server, webhook_url=url) as (_, chassis):
             await emit(log, A, STARTED, key(1), ENDED)
-            await eventually(lambda: metric(chassis, "retried_total", "webhook") >= 2)
+            await until(lambda: metric(chassis, "retried_total", "webhook") >= 2)
             with receiving(port=port) as (_, receiver):
-                await eventually(lambda: len(receiver.taken) == 3)
+                await until(lambda: len(receiver.taken) == 3)
                 assert [fact["type"] for fact in receiver.of(A)] == ["call.started", "key.pressed", "call.ended"]
 
     with run_nats() as server:
@@ -275,7 +271,7 @@ def test_what_is_refused_for_good_is_given_up_with_one_line_and_blocks_nobody(ca
             async with event_log(server) as log, serving(server, webhook_url=url) as (_, chassis):
                 await emit(log, A, *map(key, range(6)))
                 await emit(log, B, key(1))
-                await eventually(lambda: len(receiver.taken) == 6)
+                await until(lambda: len(receiver.taken) == 6)
                 assert receiver.of(A) == as_json(*(key(number) for number in (0, 1, 2, 4, 5)))
                 assert max(receiver.tries.values()) == 1
                 assert metric(chassis, "given_up_total", "webhook") == 1
@@ -292,7 +288,7 @@ def test_a_receiver_that_is_being_deployed_behind_its_proxy_loses_nothing(status
             async with event_log(server) as log, serving(server, webhook_url=url) as (_, chassis):
                 await emit(log, A, STARTED, key(1))
                 await emit(log, B, key(2))
-                await eventually(lambda: len(receiver.taken) == 3)
+                await until(lambda: len(receiver.taken) == 3)
                 assert receiver.of(A)[-1:] == as_json(key(1))
                 assert metric(chassis, "given_up_total", "webhook") == 0
 
@@ -319,7 +315,7 @@ def test_a_refusal_is_believed_an_hour_after_the_first_one_and_the_next_event_go
         with receiving(answer) as (url, receiver):
             async with event_log(server) as log, serving(server, clock=Wound(), webhook_url=url) as (_, chassis):
                 await emit(log, A, key(1), key(2))
-                await eventually(lambda: len(receiver.taken) == 1)
+                await until(lambda: len(receiver.taken) == 1)
                 assert max(receiver.tries.values()) == 3
                 assert receiver.of(A) == as_json(key(2))
                 assert metric(chassis, "given_up_total", "webhook") == 1
@@ -347,7 +343,7 @@ def test_one_call_that_fails_does_not_hold_up_the_others():
             async with event_log(server) as log, serving(server, webhook_url=url):
                 await emit(log, A, *map(key, range(5)))
                 await emit(log, B, *map(key, range(5)))
-                await eventually(lambda: len(receiver.of(B)) == 5)
+                await until(lambda: len(receiver.of(B)) == 5)
                 assert receiver.of(A) == []
 
     with run_nats() as server:
@@ -356,7 +352,12 @@ def test_one_call_that_fails_does_not_hold_up_the_others():
 
 def test_posts_are_bounded_however_many_calls_there_are():
     async def story(server: NatsServer) -> None:
+        full = threading.Event()
+
         def slowly(_event: dict, _tries: int) -> int:
+            if receiver.busy == 3:
+                full.set()
+            full.wait(PATIENCE_S)
             time.sleep(0.02)
             return 200
 
@@ -364,8 +365,8 @@ def test_posts_are_bounded_however_many_calls_there_are():
             async with event_log(server) as log, serving(server, webhook_url=url, webhook_concurrency=3):
                 for number in range(30):
                     log.emit(CallId(f"call-{number}"), STARTED)
-                await eventually(lambda: len(receiver.taken) == 30)
-                assert 2 <= receiver.busiest <= 3
+                await until(lambda: len(receiver.taken) == 30)
+                assert receiver.busiest == 3
 
     with run_nats() as server:
         asyncio.run(story(server))
@@ -376,7 +377,7 @@ def test_a_redirect_is_not_followed_and_nothing_is_lost():
         with receiving(lambda _event, tries: 307 if tries == 1 else 200) as (url, receiver):
             async with event_log(server) as log, serving(server, webhook_url=url) as (_, chassis):
                 await emit(log, A, STARTED)
-                await eventually(lambda: len(receiver.taken) == 1)
+                await until(lambda: len(receiver.taken) == 1)
                 assert metric(chassis, "retried_total", "webhook") == 1
 
     with run_nats() as server:
@@ -389,16 +390,17 @@ def test_a_receiver_that_never_answers_delays_the_file_by_nothing(tmp_path):
         hang = threading.Event()
 
         def never(_event: dict, _tries: int) -> int:
-            hang.wait(10)
+            hang.wait(2 * PATIENCE_S)
             return 200
 
-        with receiving(never) as (url, _):
+        with receiving(never) as (url, receiver):
             try:
                 settings = {"file": str(path), "webhook_url": url, "webhook_timeout_s": 0.3}
                 async with event_log(server) as log, serving(server, **settings) as (_, chassis):
                     await emit(log, A, *map(key, range(50)))
-                    await eventually(lambda: len(lines(path)) == 50, within_s=3.0)
-                    await eventually(lambda: metric(chassis, "retried_total", "webhook") >= 1)
+                    await until(lambda: len(lines(path)) == 50)
+                    await until(lambda: metric(chassis, "retried_total", "webhook") >= 1)
+                    assert receiver.taken == []
             finally:
                 hang.set()
 
@@ -414,14 +416,14 @@ def test_a_restarted_service_sends_the_webhook_only_what_is_left():
             async with event_log(server) as log:
                 async with serving(server, webhook_url=url):
                     await emit(log, A, *map(key, range(3)))
-                    await eventually(lambda: len(receiver.taken) == 3)
+                    await until(lambda: len(receiver.taken) == 3)
                     up.clear()
                     await emit(log, A, *map(key, range(3, 6)))
-                    await eventually(lambda: len(receiver.tries) == 4)
+                    await until(lambda: len(receiver.tries) == 4)
                 up.set()
                 await emit(log, A, *map(key, range(6, 9)))
                 async with serving(server, webhook_url=url):
-                    await eventually(lambda: len(receiver.taken) == 9)
+                    await until(lambda: len(receiver.taken) == 9)
             assert receiver.of(A) == as_json(*map(key, range(9)))
 
     with run_nats() as server:
@@ -433,12 +435,12 @@ def test_the_file_goes_on_after_a_server_restart(tmp_path):
         path = tmp_path / "events.jsonl"
         async with event_log(server) as log, serving(server, file=str(path)):
             await emit(log, A, *map(key, range(5)))
-            await eventually(lambda: len(lines(path)) == 5)
+            await until(lambda: len(lines(path)) == 5)
             server.kill()
             for number in range(5, 10):
                 log.emit(A, key(number))
             server.start()
-            await eventually(lambda: len(lines(path)) == 10, within_s=15)
+            await until(lambda: len(lines(path)) == 10)
             assert facts(path, A) == as_json(*map(key, range(10)))
 
     with run_nats() as server:
@@ -452,19 +454,19 @@ def test_a_full_disk_is_told_once_and_waited_for(tmp_path, caplog):
         path = tmp_path / "events.jsonl"
         async with event_log(server) as log, serving(server, file=str(path)) as (_, chassis):
             await emit(log, A, STARTED)
-            await eventually(lambda: len(lines(path)) == 1)
+            await until(lambda: len(lines(path)) == 1)
             ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             limits = resource.getrlimit(resource.RLIMIT_FSIZE)
             try:
                 # The server needs no disk of this process; ours is full after a few more bytes.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
                 await emit(log, A, key(1), ENDED)
-                await eventually(lambda: metric(chassis, "retried_total", "file") >= 2)
+                await until(lambda: metric(chassis, "retried_total", "file") >= 2)
                 assert "cannot be written" in chassis.problems()["file"]
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
                 signal.signal(signal.SIGXFSZ, ignored)
-            await eventually(lambda: "file" not in chassis.problems())
+            await until(lambda: "file" not in chassis.problems())
             assert [fact["type"] for fact in facts(path, A)] == ["call.started", "key.pressed", "call.ended"]
 
     with run_nats() as server:
@@ -482,7 +484,7 @@ def test_a_wrong_setting_ends_the_start_with_a_line_that_names_it():
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 2
@@ -519,13 +521,13 @@ def test_a_process_killed_again_and_again_writes_every_line_once_and_in_order(tm
                     before = round_number * 200
                     for number in range(before, before + 200):
                         log.emit(A, key(number))
-                    await eventually(partial(more_lines_than, before), within_s=20)
+                    await until(partial(more_lines_than, before))
                 finally:
                     child.send_signal(signal.SIGKILL if round_number < 2 else signal.SIGCONT)
                     if round_number < 2:
                         child.wait()
             try:
-                await eventually(lambda: len(lines(path)) >= 600, within_s=30)
+                await until(lambda: len(lines(path)) >= 600)
             finally:
                 child.terminate()
                 code = child.wait()

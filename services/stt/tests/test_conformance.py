@@ -5,11 +5,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from trunkline.proto.agent import Stt
+from trunkline.proto.agent import Stt, Timeouts
 from trunkline.providers.conformance import stated
+from trunkline.stt import conformance
 from trunkline.stt.conformance import RULES, NotConformant, Utterance, check_stt_provider
 from trunkline.stt.provider import Final, Partial, SttCapabilities, Word, providers
 from trunkline.stt.providers.bench import TEXT
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers.deepgram import DeepgramEmulator
 from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 from trunkline.testing.providers.openai_audio import OpenAiAudioEmulator
@@ -33,6 +35,14 @@ def ear(said):
     return Phrases({one.text: np.frombuffer(one.pcm, "<i2") for one in said})
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Let a machine stand still; a provider that hangs is caught all the same."""
+    for limit in ("CLOSE_S", "FINAL_S", "LOST_S"):
+        monkeypatch.setattr(conformance, limit, PATIENCE_S)
+    monkeypatch.setattr("trunkline.providers.conformance._LINGER_S", PATIENCE_S)
+
+
 def test_every_rule_is_stated():
     assert all(stated(rule).endswith(".") for rule in RULES)
 
@@ -41,12 +51,12 @@ def at(url):
     return {"DEEPGRAM_BASE_URL": url, "ELEVENLABS_BASE_URL": url, "OPENAI_BASE_URL": f"{url}/v1"}
 
 
-def conforms(name, emulator, said, **settings):
+def conforms(name, emulator, said):
     async def run():
         async with emulator:
             await check_stt_provider(
                 lambda: providers(KEYS | at(emulator.url), []).get(name),
-                Stt(provider=name, **settings),
+                Stt(provider=name, timeouts=Timeouts(connect_ms=60_000)),
                 utterances=said,
                 unreachable=lambda: providers(KEYS | at(NOBODY), []).get(name),
                 pace=PACE,
@@ -55,19 +65,23 @@ def conforms(name, emulator, said, **settings):
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", ["deepgram", "deepgram-flux"])
 def test_deepgram_conforms(name, ear, said):
     conforms(name, DeepgramEmulator(ear=ear, final_s=0.05), said)
 
 
+@pytest.mark.usefixtures("patient")
 def test_scribe_conforms(ear, said):
     conforms("elevenlabs", ElevenLabsEmulator(ear=ear, final_s=0.05), said)
 
 
+@pytest.mark.usefixtures("patient")
 def test_openai_conforms(ear, said):
     conforms("openai", OpenAiAudioEmulator(ear=ear, transcribe_s=0.02), said)
 
 
+@pytest.mark.usefixtures("patient")
 def test_bench_conforms_to_all_but_words(said):
     async def run():
         hello = [Utterance(TEXT, one.pcm) for one in said]
@@ -76,6 +90,7 @@ def test_bench_conforms_to_all_but_words(said):
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("patient")
 def test_local_conforms_to_what_matters_most(grammar, said):
     async def run():
         environ = {"TRUNKLINE_POCKETSPHINX_DECODERS": "2"}

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from trunkline.stt.provider import Failed, Final, Partial
 from trunkline.stt.providers.decoder import Question, Want
 from trunkline.stt.providers.local import LocalProvider
 from trunkline.stt.providers.pool import DecoderPool, Rank
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +48,7 @@ async def heard_in(local, grammar, pcm, utterance=7, *, real_time=False):
         stream.push(pcm[at : at + 512], voiced=at < len(pcm) - 16 * 600)
         await asyncio.sleep(0.032 if real_time else 0)
     stream.finish()
-    await asyncio.wait_for(over.wait(), 10)
+    await asyncio.wait_for(over.wait(), PATIENCE_S)
     await stream.aclose()
     return told
 
@@ -118,7 +118,9 @@ def test_hiss_and_silence_have_no_words(grammar):
         (Stt(grammar="#JSGF V1.0; grammar g; public <a> = yes;", language="nl"), r"stt\.language: 'nl'"),
     ],
 )
-def test_what_cannot_be_heard_is_refused_with_the_setting(stt, problem):
+def test_what_cannot_be_heard_is_refused_with_the_setting(stt, problem, monkeypatch):
+    monkeypatch.setattr("trunkline.stt.providers.local._CHECK_S", PATIENCE_S)
+
     async def run():
         async with provider(1) as local:
             with pytest.raises(Misconfigured, match=problem):
@@ -132,9 +134,7 @@ def test_the_automaton_follows_the_claim_and_finds_the_same_words(voice, grammar
         async with provider() as local:
             pcm = voice.say("a table for four people please", "en-us", 300, 600)
             at_once = (await heard_in(local, grammar, pcm))[-1]
-            async with asyncio.timeout(10):
-                while not local._grammars[grammar].automaton:
-                    await asyncio.sleep(0.01)
+            await until(lambda: local._grammars[grammar].automaton)
             later = (await heard_in(local, grammar, pcm))[-1]
         assert at_once == later == Final(7, "a table for four people please")
 
@@ -196,20 +196,12 @@ class Told:
         self._local = local
         self._grammar = grammar
         self.words = []
-        self._more = asyncio.Event()
 
     async def stream(self):
-        return await self._local.open(Stt(grammar=self._grammar), self._on_heard)
-
-    def _on_heard(self, heard):
-        self.words.append(heard)
-        self._more.set()
+        return await self._local.open(Stt(grammar=self._grammar), self.words.append)
 
     async def wait(self, count):
-        async with asyncio.timeout(10):
-            while len(self.words) < count:
-                self._more.clear()
-                await self._more.wait()
+        await until(lambda: len(self.words) >= count)
 
 
 def speak(stream, utterance, pcm, *, silence_ms=200):
@@ -266,15 +258,14 @@ def test_an_utterance_that_is_over_goes_before_those_that_are_probably_over(gram
     asyncio.run(run())
 
 
-def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_at_its_words(voice):
+def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_at_its_words(voice, monkeypatch):
     async def run():
         async with provider(1) as local:
             told = Told(local, "#JSGF V1.0; grammar g; public <a> = yes qqzx;")
             (decoder,) = children_of(os.getpid())
             os.kill(decoder, signal.SIGSTOP)
             try:
-                async with asyncio.timeout(2):
-                    streams = await asyncio.gather(told.stream(), told.stream())
+                streams = await asyncio.gather(told.stream(), told.stream())
             finally:
                 os.kill(decoder, signal.SIGCONT)
             speak(streams[0], 7, voice.say("yes please"))
@@ -283,6 +274,7 @@ def test_a_claim_waits_shortly_for_busy_decoders_and_a_wrong_grammar_then_fails_
             (failed,) = told.words
             assert isinstance(failed, Failed)
             assert "stt.grammar has words the dictionary lacks: qqzx" in str(failed.error)
+            monkeypatch.setattr("trunkline.stt.providers.local._CHECK_S", PATIENCE_S)
             with pytest.raises(Misconfigured, match=r"stt\.grammar: has words .* qqzx"):
                 await told.stream()
 
@@ -296,13 +288,10 @@ def test_a_right_grammar_accepted_unseen_gets_its_automaton_all_the_same(voice, 
             (decoder,) = children_of(os.getpid())
             os.kill(decoder, signal.SIGSTOP)
             try:
-                async with asyncio.timeout(2):
-                    stream = await told.stream()
+                stream = await told.stream()
             finally:
                 os.kill(decoder, signal.SIGCONT)
-            async with asyncio.timeout(10):
-                while not stream._grammar.automaton:
-                    await asyncio.sleep(0.01)
+            await until(lambda: stream._grammar.automaton)
             assert (await heard_in(local, grammar, voice.say("yes please")))[-1] == Final(7, "yes please")
 
     asyncio.run(run())
@@ -328,10 +317,7 @@ def test_no_decoder_outlives_a_parent_that_is_killed():
         decoders = children_of(parent.pid)
         assert len(decoders) == 2
         parent.kill()
-    deadline = time.monotonic() + 5
-    while any(alive(pid) for pid in decoders) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(alive(pid) for pid in decoders)
+    asyncio.run(until(lambda: not any(alive(pid) for pid in decoders)))
 
 
 def children_of(pid):

@@ -3,22 +3,25 @@
 import asyncio
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from trunkline.proto.agent import Stt
+from trunkline.proto.agent import Stt, Timeouts
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import Misconfigured, Rejected, Throttled
 from trunkline.stt.provider import Billed, Failed, Final, providers
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers.content import Lines
 from trunkline.testing.providers.openai_audio import OpenAiAudioEmulator
 from trunkline.testing.providers.server import Fault
 
 pytestmark = pytest.mark.integration
 
-STT = Stt(provider="openai")
+PATIENT = Timeouts(connect_ms=60_000)
+STT = Stt(provider="openai", timeouts=PATIENT)
 KEY = "test-key-that-nobody-may-read"
 FIRST, SECOND = UtteranceId(1), UtteranceId(2)
 
@@ -43,9 +46,8 @@ class Call(NamedTuple):
 
     async def told(self, count, of=(Final, Failed)):
         """Wait until `count` utterances have had their answer; return the answers."""
-        while len(answers := [heard for heard in self.heard if isinstance(heard, of)]) < count:
-            await asyncio.sleep(0.005)
-        return answers
+        await until(lambda: sum(isinstance(heard, of) for heard in self.heard) >= count)
+        return [heard for heard in self.heard if isinstance(heard, of)]
 
 
 def told(story, *, key=KEY, stt=STT, lines=("a table for two", "at eight"), **emulated):
@@ -56,9 +58,9 @@ def told(story, *, key=KEY, stt=STT, lines=("a table for two", "at eight"), **em
             plugins = providers(environ, [])
             provider = plugins.get("openai")
             heard = []
-            stream = await provider.open(stt, heard.append)
+            stream = await provider.open(msgspec.structs.replace(stt, timeouts=PATIENT), heard.append)
             try:
-                await asyncio.wait_for(story(Call(emulator, stream, heard, provider)), 5)
+                await story(Call(emulator, stream, heard, provider))
             finally:
                 await stream.aclose()
                 await plugins.aclose()
@@ -137,8 +139,7 @@ def test_of_an_endless_utterance_the_last_minute_is_sent():
 def test_words_given_up_are_not_asked_for_any_more_and_the_next_come():
     async def story(call):
         call.say(FIRST)
-        while not call.emulator.heard:
-            await asyncio.sleep(0.005)
+        await until(lambda: call.emulator.heard)
         call.stream.give_up(FIRST)
         call.stream.give_up(UtteranceId(99))
         call.emulator._transcribe_s = 0
@@ -152,16 +153,13 @@ def test_words_given_up_are_not_asked_for_any_more_and_the_next_come():
 def test_a_closed_stream_tells_nothing_and_leaves_no_request():
     async def story(call):
         call.say(FIRST)
-        while not call.emulator.heard:
-            await asyncio.sleep(0.005)
-        began = asyncio.get_running_loop().time()
-        await call.stream.aclose()
-        assert asyncio.get_running_loop().time() - began < 0.3
+        await until(lambda: call.emulator.heard)
+        await asyncio.wait_for(call.stream.aclose(), PATIENCE_S)
         call.say(SECOND)
         await asyncio.sleep(0.05)
         assert call.heard == []
         assert len(call.emulator.heard) == 1
-        assert not [task for task in asyncio.all_tasks() if "transcribe" in task.get_name()]
+        await until(lambda: not any("transcribe" in task.get_name() for task in asyncio.all_tasks()))
 
     told(story, transcribe_s=60)
 
@@ -283,7 +281,7 @@ def test_a_server_out_of_order_is_not_believed(answer, heard):
             told = []
             call = Call(None, await plugins.get("openai").open(STT, told.append), told, None)
             call.say(FIRST)
-            (answered,) = await asyncio.wait_for(call.told(1), 5)
+            (answered,) = await call.told(1)
             if isinstance(heard, str):
                 assert answered.error.kind == heard
                 assert "what was said" not in str(answered.error)
@@ -316,14 +314,14 @@ def test_a_compatible_server_is_asked_where_the_operator_says_and_with_its_own_k
         monkeypatch.setenv(variable, "sk-ours")
 
     async def run(environ, key):
-        stt = Stt(endpoint="speaches", model="Systran/faster-whisper-small")
+        stt = Stt(endpoint="speaches", model="Systran/faster-whisper-small", timeouts=PATIENT)
         async with OpenAiAudioEmulator(transcribe_s=0, ear=Lines(["at eight"]), key=key) as emulator:
             plugins = providers({"SPEACHES_BASE_URL": f"{emulator.url}/v1", "OPENAI_API_KEY": "sk-ours"} | environ, [])
             heard = []
             stream = await plugins.get("openai-compatible").open(stt, heard.append)
             call = Call(emulator, stream, heard, None)
             call.say(FIRST)
-            assert await asyncio.wait_for(call.told(1), 5) == [Final(FIRST, "at eight")]
+            assert await call.told(1) == [Final(FIRST, "at eight")]
             assert not [seen for seen in emulator.seen if "sk-ours" in str(seen.headers)]
             await call.stream.aclose()
             await plugins.aclose()

@@ -18,6 +18,7 @@ from trunkline.providers.prices import Prices
 from trunkline.providers.usage import Meter
 from trunkline.stt.provider import Billed, Failed, Final, Lost, Partial, SttCapabilities, TurnOver
 from trunkline.stt.relay import BYTES_PER_S, Lender, Means, Relay
+from trunkline.testing.patience import until
 
 pytestmark = pytest.mark.integration  # real time-outs, some tens of milliseconds each
 
@@ -73,7 +74,7 @@ class Ear:
 class Scene:
     """A relay and everybody around it."""
 
-    def __init__(self, *modes, capabilities=CONTINUOUS, give_up_s=0.6, breaker=None):
+    def __init__(self, *modes, capabilities=CONTINUOUS, give_up_s=60.0, breaker=None):
         self.health = Health("stt", breaker or BreakerRules(), time.monotonic, CollectorRegistry())
         self.facts, self.told, self.ears = [], [], []
         self.modes = [list(mode) if isinstance(mode, tuple) else [mode] for mode in modes]
@@ -113,11 +114,6 @@ class Scene:
     def finals(self):
         return [(heard.utterance, heard.text) for heard in self.told if isinstance(heard, Final)]
 
-    async def settle(self, done, within_s=2.0):
-        async with asyncio.timeout(within_s):
-            while not done():
-                await asyncio.sleep(0.005)
-
 
 def play(scene, story):
     async def live():
@@ -142,7 +138,7 @@ def test_whatever_goes_wrong_the_next_one_hears_the_whole_utterance(mode, capabi
     async def story():
         scene.speak(1)
         scene.relay.finish()
-        await scene.settle(lambda: scene.finals)
+        await until(lambda: scene.finals)
 
     play(scene, story)
     heard = f"{5 * len(FRAME)} bytes" if scene.ears[-1][0] == 0 and capabilities is CONTINUOUS else WHOLE
@@ -156,9 +152,9 @@ def test_voice_without_words_replaces_the_ear_once():
 
     async def story():
         scene.speak(1, frames=7)
-        await scene.settle(lambda: len(scene.ears) == 2)
+        await until(lambda: len(scene.ears) == 2)
         scene.relay.finish()
-        await scene.settle(lambda: scene.finals)
+        await until(lambda: scene.finals)
 
     play(scene, story)
     assert scene.finals == [(1, f"{9 * len(FRAME)} bytes")]
@@ -181,7 +177,7 @@ def test_two_ears_that_hear_no_words_in_it_are_believed():
 
     async def story():
         scene.speak(1, frames=7)
-        await scene.settle(lambda: len(scene.ears) == 2)
+        await until(lambda: len(scene.ears) == 2)
         scene.hear(20)
         await asyncio.sleep(0.02)
 
@@ -196,10 +192,10 @@ def test_an_ear_lost_between_utterances_is_replaced_before_the_next():
         scene.speak(1)
         scene.relay.finish()
         scene.ears[0][1].tell(Lost(Transient("idle", "dropped")))
-        await scene.settle(lambda: len(scene.ears) == 2)
+        await until(lambda: len(scene.ears) == 2)
         scene.speak(2)
         scene.relay.finish()
-        await scene.settle(lambda: len(scene.finals) == 2)
+        await until(lambda: len(scene.finals) == 2)
 
     play(scene, story)
     assert [utterance for utterance, _ in scene.finals] == [1, 2]
@@ -213,7 +209,7 @@ def test_who_took_over_stays():
         for utterance in (1, 2, 3):
             scene.speak(utterance)
             scene.relay.finish()
-            await scene.settle(lambda count=utterance: len(scene.finals) == count)
+            await until(lambda count=utterance: len(scene.finals) == count)
 
     play(scene, story)
     assert scene.ears[-1][0] == 1
@@ -226,10 +222,10 @@ def test_when_nobody_hears_the_utterance_fails_and_the_next_one_is_tried_again()
     async def story():
         scene.speak(1)
         scene.relay.finish()
-        await scene.settle(lambda: scene.finals or any(isinstance(heard, Failed) for heard in scene.told))
+        await until(lambda: scene.finals or any(isinstance(heard, Failed) for heard in scene.told))
         scene.speak(2)
         scene.relay.finish()
-        await scene.settle(lambda: any(utterance == 2 for utterance, _ in scene.finals))
+        await until(lambda: any(utterance == 2 for utterance, _ in scene.finals))
 
     play(scene, story)
 
@@ -240,7 +236,7 @@ def test_a_dead_service_is_told_as_failed_and_not_waited_for():
     async def story():
         scene.speak(1)
         scene.relay.finish()
-        await scene.settle(lambda: any(isinstance(heard, Failed) for heard in scene.told))
+        await until(lambda: any(isinstance(heard, Failed) for heard in scene.told))
 
     play(scene, story)
     assert len(scene.ears) <= 4  # the breaker
@@ -253,7 +249,7 @@ def test_a_wrong_key_is_not_tried_twice():
         scene.speak(1)
         scene.ears[0][1].tell(Lost(Unauthorised("who?")))
         scene.relay.finish()
-        await scene.settle(lambda: scene.finals)
+        await until(lambda: scene.finals)
 
     play(scene, story)
     assert [number for number, _ in scene.ears] == [0, 1]
@@ -298,7 +294,7 @@ def test_audio_is_counted_for_those_who_do_not_bill_and_twice_when_heard_twice()
     async def story():
         scene.speak(1)
         scene.relay.finish()
-        await scene.settle(lambda: scene.finals)
+        await until(lambda: scene.finals)
 
     play(scene, story)
     counted = {used.provider: used.audio_s for used in scene.meter.used()}
@@ -314,7 +310,7 @@ def test_no_utterance_is_ever_told_twice_or_left_without_an_end(modes):
         for utterance in (1, 2):
             scene.speak(utterance, frames=4)
             scene.relay.finish()
-            await scene.settle(
+            await until(
                 lambda u=utterance: any(
                     isinstance(heard, Final | Failed) and heard.utterance == u for heard in scene.told
                 )

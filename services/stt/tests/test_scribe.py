@@ -3,17 +3,19 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import numpy as np
 import pytest
 
-from trunkline.proto.agent import Stt
+from trunkline.proto.agent import Stt, Timeouts
 from trunkline.proto.ids import UtteranceId
 from trunkline.providers.errors import Misconfigured, ProviderError, Throttled
 from trunkline.stt.provider import Failed, Final, Heard, Lost, Partial, SttStream
 from trunkline.stt.providers.scribe import ScribeProvider
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers import Fault, Lines
 from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.integration
 FRAME = 256
 FIRST, SECOND = UtteranceId(1), UtteranceId(2)
 LINES = ["A table for two.", "Tomorrow at eight, please."]
-TIMEOUT_S = 8
+PATIENT = Timeouts(connect_ms=60_000)
 
 
 def sound(samples: int, *, voice: bool) -> bytes:
@@ -56,11 +58,6 @@ class Call:
         await self.hear(silence_s, voice=False)
         self.ear.finish()
 
-    async def until(self, done: Callable[[], object], *, within_s: float = 2.0) -> None:
-        async with asyncio.timeout(within_s):
-            while not done():
-                await asyncio.sleep(0.005)
-
     @property
     def finals(self) -> list[tuple[int, str]]:
         return [(heard.utterance, heard.text) for heard in self.heard if isinstance(heard, Final)]
@@ -87,7 +84,7 @@ async def calling(
             await server.inject(fault)
         provider = ScribeProvider({"ELEVENLABS_API_KEY": key, "ELEVENLABS_BASE_URL": server.url})
         call = Call(server)
-        stt = stt or Stt()
+        stt = msgspec.structs.replace(stt or Stt(), timeouts=PATIENT)
         provider.check(stt)
         await provider.warm_up()
         await provider.warm(stt)
@@ -95,36 +92,27 @@ async def calling(
         try:
             yield call
         finally:
-            async with asyncio.timeout(1):
-                await call.stream.aclose()
+            await asyncio.wait_for(call.stream.aclose(), PATIENCE_S)
             told = len(call.heard)
             await provider.aclose()
-            assert not {task for task in asyncio.all_tasks() - before if "elevenlabs" in task.get_name()}
+            await until(lambda: not any("elevenlabs" in task.get_name() for task in asyncio.all_tasks() - before))
             assert len(call.heard) == told
-
-
-def run(story: Awaitable[None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(TIMEOUT_S):
-            await story
-
-    asyncio.run(bounded())
 
 
 def test_each_commit_brings_the_words_of_its_utterance() -> None:
     async def story() -> None:
         async with calling() as call:
             await call.utter(FIRST)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             await call.hear(0.5, voice=False)
             await call.utter(SECOND)
-            await call.until(lambda: len(call.finals) == 2)
+            await until(lambda: len(call.finals) == 2)
             assert call.finals == [(1, LINES[0]), (2, LINES[1])]
             assert {utterance for utterance, _ in call.partials} == {1, 2}
             assert all(LINES[utterance - 1].startswith(text) for utterance, text in call.partials)
             assert call.emulator.commits == 2
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_an_utterance_that_begins_before_the_last_is_answered_does_not_mix_with_it() -> None:
@@ -132,12 +120,13 @@ def test_an_utterance_that_begins_before_the_last_is_answered_does_not_mix_with_
         async with calling() as call:
             call.emulator.final_s = 0.9
             await call.utter(FIRST)
+            await until(lambda: call.emulator.commits == 1)
             call.emulator.final_s = 0.03
             await call.utter(SECOND)
-            await call.until(lambda: len(call.finals) == 2)
+            await until(lambda: len(call.finals) == 2)
             assert call.finals == [(1, LINES[0]), (2, LINES[1])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_what_is_said_before_there_is_a_connection_is_heard() -> None:
@@ -147,10 +136,10 @@ def test_what_is_said_before_there_is_a_connection_is_heard() -> None:
             call.ear.push(sound(8_000, voice=True), voiced=True)
             call.ear.push(sound(4_000, voice=False), voiced=False)
             call.ear.finish()
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(1, LINES[0])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_of_what_waits_for_a_connection_the_last_ten_seconds_are_kept() -> None:
@@ -163,10 +152,10 @@ def test_of_what_waits_for_a_connection_the_last_ten_seconds_are_kept() -> None:
             call.ear.push(sound(8_000, voice=True), voiced=True)
             call.ear.push(sound(4_000, voice=False), voiced=False)
             call.ear.finish()
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(1, LINES[0])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_given_up_words_do_not_come_and_the_next_ones_do() -> None:
@@ -176,10 +165,10 @@ def test_given_up_words_do_not_come_and_the_next_ones_do() -> None:
             await call.utter(FIRST)
             call.ear.give_up(FIRST)
             await call.utter(SECOND)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(2, LINES[1])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_what_scribe_commits_by_itself_belongs_to_the_utterance() -> None:
@@ -193,11 +182,11 @@ def test_what_scribe_commits_by_itself_belongs_to_the_utterance() -> None:
             await call.hear(1.2, voice=True)
             await call.hear(0.5, voice=False)
             call.ear.finish()
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(1, " ".join(LINES))]
             assert call.emulator.commits == 1
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_long_silence_is_committed_and_forgotten() -> None:
@@ -205,13 +194,13 @@ def test_long_silence_is_committed_and_forgotten() -> None:
         async with calling() as call:
             call.pace = 0.0001
             await call.hear(32, voice=False)
-            await call.until(lambda: call.emulator.commits == 1)
+            await until(lambda: call.emulator.commits == 1)
             call.pace = 0.002
             await call.utter(FIRST)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(1, LINES[0])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_a_commit_that_comes_too_soon_fails_alone() -> None:
@@ -220,14 +209,14 @@ def test_a_commit_that_comes_too_soon_fails_alone() -> None:
             call.ear.begin(FIRST)
             await call.hear(0.1, voice=False)
             call.ear.finish()
-            await call.until(lambda: call.heard)
+            await until(lambda: call.heard)
             assert isinstance(call.heard[0], Failed)
             assert isinstance(call.heard[0].error, Throttled)
             await call.utter(SECOND)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(2, LINES[0])]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_what_an_agent_asks_for_is_asked_for() -> None:
@@ -235,7 +224,7 @@ def test_what_an_agent_asks_for_is_asked_for() -> None:
 
     async def story() -> None:
         async with calling(stt=stt) as call:
-            await call.until(lambda: call.emulator.streams)
+            await until(lambda: call.emulator.streams)
             assert call.emulator.streams[0] == [
                 ("model_id", "scribe_v2_realtime"),
                 ("audio_format", "ulaw_8000"),
@@ -247,7 +236,7 @@ def test_what_an_agent_asks_for_is_asked_for() -> None:
             ]
             assert call.emulator.seen[0].headers["xi-api-key"] == "test-key"
 
-    run(story())
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(
@@ -289,7 +278,7 @@ def test_a_stream_that_breaks_says_why_once_and_nothing_after(fault: Fault) -> N
     async def story() -> None:
         async with calling(fault) as call:
             await call.utter(FIRST)
-            await call.until(lambda: call.lost)
+            await until(lambda: call.lost)
             told = len(call.heard)
             await call.utter(SECOND)
             assert len(call.heard) == told
@@ -299,7 +288,7 @@ def test_a_stream_that_breaks_says_why_once_and_nothing_after(fault: Fault) -> N
             if isinstance(error, Throttled):
                 assert error.retry_after_s == call.emulator.retry_after_s
 
-    run(story())
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.STALL, Fault.SLOW_LORIS])
@@ -311,17 +300,17 @@ def test_a_silent_provider_is_waited_for_and_can_be_left(fault: Fault) -> None:
             assert not call.finals
             assert not call.lost
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_a_message_of_an_unknown_type_is_harmless() -> None:
     async def story() -> None:
         async with calling(Fault.UNKNOWN_TYPE) as call:
             await call.utter(FIRST)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
             assert call.finals == [(1, LINES[0])]
 
-    run(story())
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(
@@ -343,10 +332,10 @@ def test_errors_of_the_stream_are_told_apart(complaint: str, kind: str) -> None:
         async with calling() as call:
             call.emulator.complaint = complaint
             await call.utter(FIRST)
-            await call.until(lambda: call.lost)
+            await until(lambda: call.lost)
             assert [error.kind for error in call.lost] == [kind]
 
-    run(story())
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(
@@ -366,20 +355,20 @@ def test_a_message_of_the_wrong_shape_cannot_be_read(message: object) -> None:
     async def story() -> None:
         async with calling(Fault.MALFORMED, emulator=Hostile(ear=Lines(LINES), final_s=0.03)) as call:
             await call.utter(FIRST)
-            await call.until(lambda: call.lost)
+            await until(lambda: call.lost)
             assert [error.kind for error in call.lost] == ["malformed"]
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_a_wrong_key_is_not_repeated() -> None:
     async def story() -> None:
         async with calling(key="wrong-key-of-mine") as call:
-            await call.until(lambda: call.lost)
+            await until(lambda: call.lost)
             assert call.lost[0].kind == "unauthorised"
             assert "wrong-key-of-mine" not in str(call.lost[0])
 
-    run(story())
+    asyncio.run(story())
 
 
 def test_neither_key_nor_words_are_logged_whatever_the_level(caplog: pytest.LogCaptureFixture) -> None:
@@ -388,7 +377,7 @@ def test_neither_key_nor_words_are_logged_whatever_the_level(caplog: pytest.LogC
     async def story() -> None:
         async with calling() as call:
             await call.utter(FIRST)
-            await call.until(lambda: call.finals)
+            await until(lambda: call.finals)
 
-    run(story())
+    asyncio.run(story())
     assert not [line for line in caplog.messages if "test-key" in line or "table" in line]

@@ -27,6 +27,7 @@ from trunkline.stt.relay import Lender
 from trunkline.stt.session import CallHearing, Surroundings
 from trunkline.stt.settings import SttSettings
 from trunkline.stt.vad import VoiceDetector
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -336,8 +337,7 @@ def test_words_that_do_not_come_in_time_are_given_up_with_the_provider():
     async def run():
         call = await Call(settings=SttSettings(final_timeout_ms=100)).begin()
         call.hear(*SPEECH)
-        async with asyncio.timeout(5):
-            await call.ear.given_up.wait()
+        await asyncio.wait_for(call.ear.given_up.wait(), PATIENCE_S)
         assert call.ear.calls[-1] == ("give up", 20)
         assert call.told == [SpeechStarted, TurnEnded]
         assert call.metrics.counts["finals_missing"] == 1

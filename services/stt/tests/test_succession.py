@@ -72,7 +72,7 @@ class Worker:
             self.told,
             SYSTEM,
             metrics,
-            SttSettings(final_timeout_ms=20_000),
+            SttSettings(final_timeout_ms=60_000),
             self.told,
             Health("stt", BreakerRules(), SYSTEM.monotonic, CollectorRegistry()),
             Prices(as_of="2025-01-01"),
@@ -138,8 +138,7 @@ class Scene:
 async def hearing(provider, stt, turns=TurnTaking()):  # noqa: B008 - a frozen value
     await provider.warm_up()
     try:
-        async with asyncio.timeout(60):
-            yield Scene(provider, stt, turns)
+        yield Scene(provider, stt, turns)
     finally:
         await provider.aclose()
 
@@ -187,16 +186,16 @@ def test_a_successor_names_utterances_as_the_one_before_would_have(voice, phrase
 
 
 def test_an_utterance_that_ended_long_ago_ends_at_once_when_it_is_heard_again(voice):
-    pcm = voice.say("yes please") + bytes(32_000)
+    said = voice.say("yes please")
+    pcm = said + bytes(32_000)
 
     async def story():
         async with hearing(BenchProvider({}), Stt(provider="bench")) as scene:
             worker = await Worker(2, scene.provider, scene.stt, scene.turns).begin()
-            began = SYSTEM.monotonic()
             await worker.hear(pcm, 0, len(pcm) // 512, Flag.REPLAY)
             await worker.hearing.rest()
-            assert SYSTEM.monotonic() - began < len(pcm) / 16_000 / 2
-            assert len(worker.told.of(TurnEnded)) == 1
+            (ended,) = worker.told.of(TurnEnded)
+            assert ended.committed < len(said) // 512  # counted in what was heard, however fast that came
             await worker.hearing.close("done", goes_on=False)
 
     asyncio.run(story())

@@ -31,6 +31,7 @@ TRIES: Final = 6
 _AGAIN_S: Final = 0.1
 """Between two rounds of asking for a call that goes on."""
 _LATE_S: Final = 5.0
+"""So long after it was given up, an answer is still taken note of: the worker would keep the call otherwise."""
 _RELEASE_S: Final = 2.0 + SETTLED_S
 """How long a worker may take to let a call go and to store its last facts, beside the tools it must wait for."""
 
@@ -191,7 +192,7 @@ class Assignments:
     async def _ask(self, stage: Stage, epoch: Epoch, subject: str) -> bytes:
         pool = self._pool
         claim = self._make(stage, epoch)
-        asking = asyncio.create_task(pool.bus.request(subject, claim, timeout_s=_LATE_S))
+        asking = asyncio.create_task(pool.bus.request(subject, claim, timeout_s=pool.timeout_s + _LATE_S))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
         answered = False
