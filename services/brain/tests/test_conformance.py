@@ -4,11 +4,14 @@ import asyncio
 
 import pytest
 
+from trunkline.brain import conformance
 from trunkline.brain.conformance import RULES, NotConformant, check_llm_provider
 from trunkline.brain.llm import AgentSaid, Finished, LlmCapabilities, TextDelta, ToolCall, Usage, llm_providers
 from trunkline.proto.agent import Llm, Rule, Script, Tool
+from trunkline.providers import conformance as shared
 from trunkline.providers.conformance import stated
 from trunkline.providers.errors import Rejected
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers.anthropic import AnthropicEmulator
 from trunkline.testing.providers.content import Reply
 from trunkline.testing.providers.google import GoogleEmulator
@@ -44,6 +47,13 @@ def mind(asked):
 
 def check(make, llm, **settings):
     asyncio.run(check_llm_provider(make, llm, **settings))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Have the rules about closing and failing catch only who never does: how soon is the machine's business too."""
+    for where, limit in ((conformance, "CLOSE_S"), (conformance, "LOST_S"), (shared, "_LINGER_S")):
+        monkeypatch.setattr(where, limit, PATIENCE_S)
 
 
 def conforms(emulator, name, **settings):
@@ -174,7 +184,8 @@ class Single(Honest):
         (Single, "answers_two_at_once"),
     ],
 )
-def test_a_mind_that_breaks_a_rule_is_caught(broken, rule):
+def test_a_mind_that_breaks_a_rule_is_caught(broken, rule, monkeypatch):
+    monkeypatch.setattr(conformance, "CLOSE_S", 1.0)
     caught(broken, rule)
 
 

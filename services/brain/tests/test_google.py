@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import aclosing
 
+import msgspec
 import pytest
 from google.genai import errors
 
@@ -21,8 +22,9 @@ from trunkline.brain.llm import (
     llm_providers,
 )
 from trunkline.brain.providers import google
-from trunkline.proto.agent import Llm, Tool
+from trunkline.proto.agent import Llm, Timeouts, Tool
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Throttled
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers.content import Reply, Said
 from trunkline.testing.providers.google import GoogleEmulator
 from trunkline.testing.providers.server import Fault
@@ -30,16 +32,19 @@ from trunkline.testing.providers.server import Fault
 pytestmark = pytest.mark.integration
 
 KEY = "AIza-that-nobody-may-read"
-LLM = Llm(provider="google")
+PATIENT = Timeouts(connect_ms=60_000)
+LLM = Llm(provider="google", timeouts=PATIENT)
 BOOK = Tool(
     name="book", description="Books.", parameters={"type": "object", "properties": {"party": {"type": "integer"}}}
 )
 MENU = Tool(name="menu")
 HELLO = (CallerSaid(text="A table for four, please."),)
 WORDS = Reply("Certainly, a table for four.")
+LONG = Reply(" ".join(["Certainly."] * 100))
 
 
 def asking(*messages, llm=LLM, tools=(), prompt="You take bookings."):
+    llm = msgspec.structs.replace(llm, timeouts=PATIENT)
     return LlmRequest(call="c1", turn=2, llm=llm, prompt=prompt, messages=tuple(messages) or HELLO, tools=tuple(tools))
 
 
@@ -61,16 +66,11 @@ def told(story, *, reply=WORDS, key=KEY, **emulated):
             plugins = llm_providers({"GOOGLE_API_KEY": key, "GOOGLE_BASE_URL": emulator.url}, [])
             provider = plugins.get("google")
             try:
-                await asyncio.wait_for(story(emulator, provider), 5)
+                await asyncio.wait_for(story(emulator, provider), 2 * PATIENCE_S)
             finally:
                 await plugins.aclose()
 
     asyncio.run(run())
-
-
-async def until(true):
-    while not true():
-        await asyncio.sleep(0.005)
 
 
 def test_words_come_as_they_are_thought_and_then_what_they_cost():
@@ -224,11 +224,11 @@ def test_an_answer_closed_early_stops_at_the_service_at_once_and_the_next_is_hea
     async def story(emulator, provider):
         async with aclosing(provider.stream(asking())) as deltas:
             assert await anext(deltas)
-        await asyncio.wait_for(until(lambda: emulator.left == 1), 0.5)
+        await until(lambda: emulator.left == 1)
         emulator._token_s = 0
-        assert text_of(await answer(provider, asking())) == WORDS.text
+        assert text_of(await answer(provider, asking())) == LONG.text
 
-    told(story, tokens_per_s=20)
+    told(story, reply=LONG, tokens_per_s=20)
 
 
 def test_whoever_stops_waiting_for_the_first_word_stops_the_request():
@@ -241,10 +241,12 @@ def test_whoever_stops_waiting_for_the_first_word_stops_the_request():
         emulator._first_s = 0
         assert text_of(await answer(provider, asking())) == WORDS.text
 
-    told(story, first_s=60)
+    told(story, first_s=600)
 
 
-def test_a_warmed_connection_is_used_by_the_answers_that_follow():
+def test_a_warmed_connection_is_used_by_the_answers_that_follow(monkeypatch):
+    monkeypatch.setattr(google, "_WARM_S", PATIENCE_S)
+
     async def story(emulator, provider):
         await provider.warm(LLM)
         await answer(provider, asking())
@@ -299,7 +301,7 @@ def test_what_never_comes_is_waited_for_by_whoever_asks(fault):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await answer(provider, asking())
-        await asyncio.wait_for(until(lambda: not emulator._runner.server.connections), 0.5)
+        await until(lambda: not emulator._runner.server.connections)
         await emulator.heal()
         assert text_of(await answer(provider, asking())) == WORDS.text
 

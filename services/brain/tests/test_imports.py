@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +28,6 @@ def install(folder: Path) -> None:
     (folder / "acme_worse.py").write_text("import acme_is_not_there\n")
 
 
-@pytest.mark.timeout(30)
 def test_a_brain_imports_what_is_installed_before_it_is_ready_and_serves_without_what_is_broken(tmp_path):
     install(tmp_path)
     with run_nats() as server:
@@ -51,7 +51,7 @@ def test_a_brain_imports_what_is_installed_before_it_is_ready_and_serves_without
                 if lines[-1]["message"] == "ready":
                     break
             brain.send_signal(signal.SIGINT)
-            out, _ = brain.communicate(timeout=10)
+            out, _ = brain.communicate(timeout=PATIENCE_S)
         finally:
             brain.kill()
     assert brain.returncode == 0

@@ -7,6 +7,7 @@ import pytest
 from trunkline.brain.keeper import Deposed, Keeper
 from trunkline.brain.snapshot import Kept, Snapshot, decode, encode
 from trunkline.bus import BusUnavailable, Outdated, Stored
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.unit
 
@@ -53,11 +54,11 @@ def test_whoever_takes_over_fences_the_one_before():
         shelf, told = Shelf(), []
         first, second = keeper_of(shelf, 1, told), keeper_of(shelf, 2)
         first.keep(Snapshot(turn=4))
-        assert await first.flush(1)
+        assert await first.flush(PATIENCE_S)
         assert (await second.take_over()).turn == 4
         assert decode(shelf.held).epoch == 2
         first.keep(Snapshot(turn=5))
-        assert not await first.flush(1)
+        assert not await first.flush(PATIENCE_S)
         assert first.deposed
         assert told == ["deposed"]
         assert decode(shelf.held).snapshot.turn == 4
@@ -128,9 +129,7 @@ def test_a_call_goes_on_unkept_while_the_store_is_away_and_is_kept_when_it_is_ba
         keeper.keep(Snapshot(turn=9))
         assert not await keeper.flush(0.01)
         shelf.away = False
-        async with asyncio.timeout(3):
-            while decode(shelf.held).epoch != 2 or decode(shelf.held).snapshot.turn != 9:
-                await asyncio.sleep(0.01)
+        await until(lambda: (kept := decode(shelf.held)).epoch == 2 and kept.snapshot.turn == 9)
         await keeper.aclose()
 
     asyncio.run(story())
@@ -145,9 +144,7 @@ def test_whoever_learns_late_that_the_call_is_anothers_is_deposed():
         keeper.keep(Snapshot(turn=9))
         shelf.write(3)
         shelf.away = False
-        async with asyncio.timeout(3):
-            while not told:
-                await asyncio.sleep(0.01)
+        await until(lambda: told)
         assert decode(shelf.held).epoch == 3
         await keeper.aclose()
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -21,9 +22,11 @@ from trunkline.brain.llm import (
     ToolCall,
     llm_providers,
 )
+from trunkline.brain.providers import openai
 from trunkline.proto.agent import Llm, Timeouts, Tool
 from trunkline.proto.ids import CallId, ToolCallId, TurnId
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Throttled, Transient, Unauthorised
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers.content import Reply
 from trunkline.testing.providers.openai import OpenAiEmulator
 from trunkline.testing.providers.server import Fault
@@ -35,6 +38,8 @@ BOTH = pytest.mark.parametrize("provider", ["openai", "openai-responses"])
 TWO = (("find_table", '{"people": 4, "at": "eight"}'), ("find_room", '{"nights": 2}'))
 TABLE = Tool(name="find_table", description="Look for a table", parameters={"type": "object", "properties": {"n": {}}})
 CLOCK = Tool(name="clock")
+LONG = Reply("Go on. " * 100)
+PATIENT = Timeouts(connect_ms=60_000)
 
 
 class Talk(NamedTuple):
@@ -72,8 +77,12 @@ def talking(story, reply=None, *, provider="openai", llm=None, key=KEY, account=
             settings = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": url, "GROQ_BASE_URL": url, "OLLAMA_BASE_URL": url}
             plugins = llm_providers(settings | (environ or {}), [])
             try:
-                talk = Talk(emulator, plugins.get(provider), llm or Llm(provider=provider))
-                await asyncio.wait_for(story(talk), 10)
+                talk = Talk(
+                    emulator,
+                    plugins.get(provider),
+                    msgspec.structs.replace(llm or Llm(provider=provider), timeouts=PATIENT),
+                )
+                await asyncio.wait_for(story(talk), 2 * PATIENCE_S)
             finally:
                 await plugins.aclose()
 
@@ -457,32 +466,30 @@ def test_who_leaves_early_is_gone_at_once(provider):
     async def story(talk):
         async with contextlib.aclosing(talk.stream()) as deltas:
             await anext(deltas)
-        async with asyncio.timeout(1):
-            while not talk.emulator.left:
-                await asyncio.sleep(0.005)
+        await until(lambda: talk.emulator.left)
+        talk.emulator._token_s = 0
         assert text_of(await talk.answer(CallerSaid(text="Go on")))
 
-    talking(story, provider=provider, tokens_per_s=20)
+    talking(story, LONG, provider=provider, tokens_per_s=20)
 
 
 @BOTH
 def test_who_is_cancelled_leaves_too(provider):
     async def story(talk):
         asking = asyncio.create_task(talk.answer())
-        while not talk.emulator.asked:
-            await asyncio.sleep(0.005)
+        await until(lambda: talk.emulator.asked)
         asking.cancel()
-        async with asyncio.timeout(1):
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-            while not talk.emulator.left:
-                await asyncio.sleep(0.005)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: talk.emulator.left)
 
-    talking(story, provider=provider, tokens_per_s=20)
+    talking(story, LONG, provider=provider, tokens_per_s=20)
 
 
 @BOTH
-def test_a_warm_connection_is_used_for_the_answer(provider):
+def test_a_warm_connection_is_used_for_the_answer(monkeypatch, provider):
+    monkeypatch.setattr(openai, "WARM_S", PATIENCE_S)
+
     async def story(talk):
         await talk.provider.warm(talk.llm)
         assert talk.emulator.seen[0].path == f"/v1/models/{talk.provider.capabilities.model}"
@@ -502,7 +509,7 @@ def test_an_address_where_nobody_is_costs_the_connection_time_of_the_agent():
 
     async def story(talk):
         plugins = llm_providers({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://192.0.2.1/v1"}, [])
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):  # the adapter's own is ten minutes
             _, failure = await Talk(talk.emulator, plugins.get("openai"), llm).failure()
         assert failure.kind == "connect"
         await plugins.aclose()
@@ -525,7 +532,8 @@ def serving(events, story, provider="openai", content_type="text/event-stream", 
         async with TestServer(app) as server:
             environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": str(server.make_url("/v1"))}
             plugins = llm_providers(environ, [])
-            await asyncio.wait_for(story(Talk(None, plugins.get(provider), Llm(provider=provider))), 5)
+            talk = Talk(None, plugins.get(provider), Llm(provider=provider, timeouts=PATIENT))
+            await asyncio.wait_for(story(talk), 2 * PATIENCE_S)
             await plugins.aclose()
 
     asyncio.run(run())

@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from trunkline.brain import delivery, keeper, session
 from trunkline.brain.imports import Imported
 from trunkline.brain.llm import Finished, LlmCapabilities, TextDelta, ToolAnswered, ToolCall
 from trunkline.brain.service import Brain
-from trunkline.brain.session import INTENT_S
 from trunkline.brain.settings import BrainSettings
 from trunkline.brain.snapshot import decode
 from trunkline.brain.tools import ENTRY_POINTS
-from trunkline.bus import Bus, CallStore, EventLog, Heartbeat, recorded
+from trunkline.bus import Bus, CallStore, EventLog, Heartbeat, calls, event_reader, recorded
 from trunkline.proto import codec, subjects
-from trunkline.proto.agent import Agent, Llm, Rule, Script, Timeouts, Tool
+from trunkline.proto.agent import Agent, Llm, Rule, Script, Timeouts, Tool, TurnTaking
 from trunkline.proto.events import AgentSpoke, CallStarted, StageSettled
 from trunkline.proto.ids import call_id_of, new_worker_id
 from trunkline.proto.messages import (
@@ -43,6 +43,7 @@ from trunkline.proto.records import brain_key
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.tcp_proxy import run_proxy
 
 pytestmark = pytest.mark.integration
@@ -64,6 +65,7 @@ def agent_of(*, repeatable=False, provider="script"):
         resumed="The line was gone.",
         llm=Llm(provider=provider, timeouts=Timeouts(first_ms=5_000), script=Script(rules=RULES, fallback="Pardon?")),
         tools=(Tool(name="book", description="Books.", repeatable=repeatable),),
+        turns=TurnTaking(fillers=(), reprompt_after_s=120),
     )
 
 
@@ -188,10 +190,15 @@ class Call:
             recap=Recap(speech=tuple(self.speech), said=tuple(self.said.values())) if recap else None,
             line=line,
         )
-        return codec.decode(codec.CLAIM_REPLY, await self.bus.request(subjects.claim_of("brain", worker), claim, 5))
+        reply = await self.bus.request(subjects.claim_of("brain", worker), claim, PATIENCE_S)
+        return codec.decode(codec.CLAIM_REPLY, reply)
 
-    async def until(self, done, within_s=5.0):
-        async with asyncio.timeout(within_s), self._news:
+    async def release(self, worker, *, goes_on=False):
+        release = Release(call=self.call, epoch=self.epoch, goes_on=goes_on)
+        await self.bus.request(subjects.release(worker), release, PATIENCE_S)
+
+    async def until(self, done):
+        async with asyncio.timeout(PATIENCE_S), self._news:
             await self._news.wait_for(done)
 
     async def hears(self, text):
@@ -238,10 +245,11 @@ class Desk:
         stored = await self.store.get(brain_key(call.call))
         return None if stored is None else decode(stored.data)
 
-    async def until_kept(self, call, done, within_s=3.0):
-        async with asyncio.timeout(within_s):
-            while not ((kept := await self.kept(call)) and done(kept)):
-                await asyncio.sleep(0.01)
+    async def until_kept(self, call, done):
+        async def found():
+            return (kept := await self.kept(call)) and done(kept)
+
+        await until(found)
 
 
 @asynccontextmanager
@@ -263,6 +271,20 @@ async def desk(url):
         await bus.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Have no brain go without the store, or take a sentence for lost, because the machine stands still."""
+    for where, limits in (
+        (calls, ("REQUEST_TIMEOUT_S", "FIRST_TIMEOUT_S")),
+        (event_reader, ("API_TIMEOUT_S",)),
+        (keeper, ("READ_S", "WRITE_S")),
+        (session, ("INTENT_S", "OUT_OF_REACH_S")),
+        (delivery, ("START_SLACK_S",)),
+    ):
+        for limit in limits:
+            monkeypatch.setattr(where, limit, PATIENCE_S)
+
+
 @pytest.fixture(scope="module")
 def url():
     with run_nats() as server:
@@ -272,7 +294,7 @@ def url():
 def run(url, story):
     async def told():
         async with desk(url) as made:
-            await asyncio.wait_for(story(made), 15)
+            await asyncio.wait_for(story(made), 2 * PATIENCE_S)
 
     asyncio.run(told())
 
@@ -315,7 +337,9 @@ def test_a_tool_that_ran_when_its_brain_was_killed(url, repeatable, answer):
     run(url, story)
 
 
-def test_a_tool_waits_while_its_brain_is_cut_off_and_may_have_been_replaced(url):
+def test_a_tool_waits_while_its_brain_is_cut_off_and_may_have_been_replaced(url, monkeypatch):
+    monkeypatch.setattr(session, "INTENT_S", 0.3)
+
     async def story(made):
         async def nothing_to_say_against_it(_data):
             return Disowned(calls=())
@@ -330,7 +354,7 @@ def test_a_tool_waits_while_its_brain_is_cut_off_and_may_have_been_replaced(url)
             await made.thinker.asked.wait()
             proxy.stall()
             made.thinker.may_answer.set()
-            await asyncio.sleep(INTENT_S + 0.6)
+            await asyncio.sleep(session.INTENT_S + 0.6)
             assert made.booking.keys == []
             proxy.resume()
             await made.booking.begun.wait()
@@ -352,9 +376,7 @@ def test_a_brain_that_only_seemed_dead_is_told_by_the_store_and_falls_silent(url
         await call.claim(second, recap=True)
         await call.says("hello")
         await call.hears("What can I do for you today?")
-        async with asyncio.timeout(3):
-            while made.brains[0].counts["deposed"] != 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: made.brains[0].counts["deposed"] == 1)
         assert (await made.kept(call)).epoch == 2
         assert made.brains[1].counts["deposed"] == 0
 
@@ -382,11 +404,10 @@ def test_what_was_kept_is_deleted_when_the_call_is_over_and_only_then(url):
         await call.claim(first)
         await call.hears("Welcome.")
         await made.until_kept(call, lambda kept: kept.snapshot is not None)
-        release = Release(call=call.call, epoch=1, reason="handed-over", goes_on=True)
-        await call.bus.request(subjects.release(first), release, 3)
+        await call.release(first, goes_on=True)
         assert (await made.kept(call)).snapshot is not None
         await call.claim(second, recap=True)
-        await call.bus.request(subjects.release(second), Release(call=call.call, epoch=2), 3)
+        await call.release(second)
         assert await made.kept(call) is None
 
     run(url, story)
@@ -421,9 +442,8 @@ def test_what_a_lost_voice_had_not_said_is_said_again_for_the_next(url):
         await call.says("hello")
         await call.hears("What can I do for you today?")
         await call.tell("playout", VoiceChanged(voice=2, reached=()))
-        await call.until(lambda: len(call.of(Say)) >= 2 and call.of(Say)[-1].voice == 2)
-        again = [say for say in call.of(Say) if say.voice == 2]
-        assert "".join(say.text for say in again).startswith("Good morning to you.")
+        first_words = "Good morning to you."
+        await call.until(lambda: "".join(say.text for say in call.of(Say) if say.voice == 2).startswith(first_words))
 
     run(url, story)
 
@@ -441,9 +461,7 @@ def test_a_brain_whose_edge_is_gone_settles_its_bill_and_keeps_the_conversation(
         await call.says("hello")
         await call.hears("What can I do for you today?")
         await made.heartbeat.stop()
-        async with asyncio.timeout(6):
-            while made.brains[0].holds:
-                await asyncio.sleep(0.02)
+        await until(lambda: facts_of(made, call, StageSettled))
         (settled,) = await facts_of(made, call, StageSettled)
         assert [used.provider for used in settled.used] == ["script"]
         assert settled.used[0].output_tokens > 0
@@ -460,8 +478,7 @@ def test_whoever_hands_a_call_over_records_nothing_of_its_end(url):
         call.plays = False
         await call.claim(first)
         await call.hears("Welcome.")
-        release = Release(call=call.call, epoch=1, reason="handed-over", goes_on=True)
-        await call.bus.request(subjects.release(first), release, 3)
+        await call.release(first, goes_on=True)
         await made.brains[0].stop()
         made.brains.clear()
         assert not await facts_of(made, call, AgentSpoke)
@@ -476,15 +493,12 @@ def test_a_tool_that_runs_on_ends_in_order_before_its_call_is_forgotten(url, tmp
         await call.claim(first)
         await call.says("book")
         await made.booking.begun.wait()
-        ((_, session),) = made.brains[0]._worker.sessions()
-        release = Release(call=call.call, epoch=1, reason="handed-over", goes_on=True)
-        await call.bus.request(subjects.release(first), release, 3)
-        session.forget()
-        assert vars(session)
+        ((_, held),) = made.brains[0]._worker.sessions()
+        await call.release(first, goes_on=True)
+        held.forget()
+        assert vars(held)
         made.booking.may_end.set()
-        async with asyncio.timeout(5):
-            while vars(session):
-                await asyncio.sleep(0.01)
+        await until(lambda: not vars(held))
 
     run(url, story)
     told = [msgspec.json.decode(line)["what"] for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from trunkline.bus import Bus, EventLog, Heartbeat, recorded
+from trunkline.bus import Bus, EventLog, Heartbeat, clips, event_reader, recorded
 from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Timeouts, Tts
 from trunkline.proto.events import CallStarted
@@ -24,6 +24,8 @@ from trunkline.providers.errors import Misconfigured, Transient
 from trunkline.runtime.process import Chassis
 from trunkline.runtime.settings import BaseSettings
 from trunkline.testing.nats_server import run_nats
+from trunkline.testing.patience import PATIENCE_S
+from trunkline.tts import voices
 from trunkline.tts.provider import Billed, Points, TtsCapabilities, providers
 from trunkline.tts.service import TtsService
 from trunkline.tts.settings import TtsSettings
@@ -31,6 +33,7 @@ from trunkline.tts.settings import TtsSettings
 BRAIN = 3
 WORD_MS = 200
 QUICK = Timeouts(connect_ms=200, first_ms=150, stall_ms=150)
+PATIENT = Timeouts(connect_ms=60_000, first_ms=60_000, stall_ms=60_000)
 
 
 def sound_of(word, voice):
@@ -138,17 +141,17 @@ class Call:
         await self.bus.media.client.flush()
         await self.bus.subscribe(subjects.spoken(self.call), on_told)
         await self.bus.subscribe(subjects.usage(self.call), on_used)
-        await self.bus.flush()
+        await self.bus.flush(PATIENCE_S)
 
     async def claim(self, provider="local", epoch=2, generation=0, agent=None, **settings):
-        settings.setdefault("timeouts", QUICK)
+        settings.setdefault("timeouts", PATIENT)
         agent = agent or Agent(name="test", tts=Tts(provider=provider, **settings))
         claim = Claim(call=self.call, stage="tts", epoch=epoch, edge=self.edge, agent=agent, generation=generation)
-        return codec.decode(codec.CLAIM_REPLY, await self.bus.request(subjects.claim("tts"), claim, timeout_s=2.0))
+        return codec.decode(codec.CLAIM_REPLY, await self.bus.request(subjects.claim("tts"), claim, PATIENCE_S))
 
     async def release(self, epoch=2):
         reply = await self.bus.request(
-            subjects.release(self.service.worker.worker), Release(call=self.call, epoch=epoch), timeout_s=3.0
+            subjects.release(self.service.worker.worker), Release(call=self.call, epoch=epoch), PATIENCE_S
         )
         return codec.decode(codec.RELEASED, reply)
 
@@ -174,11 +177,14 @@ class Call:
         self.all.append(chunk)
         self.heard.put_nowait(chunk)
 
+    async def chunk(self):
+        return await asyncio.wait_for(self.heard.get(), PATIENCE_S)
+
     async def until_last(self, utterance):
         """Return the chunks of `utterance`, which must not be mixed with others."""
         chunks = []
         while True:
-            chunk = await asyncio.wait_for(self.heard.get(), 5)
+            chunk = await self.chunk()
             assert chunk.utterance == utterance
             chunks.append(chunk)
             if chunk.last:
@@ -193,7 +199,10 @@ class Call:
         return words_in(b"".join(chunk.payload for chunk in chunks))
 
     async def tells(self):
-        return await asyncio.wait_for(self.told.get(), 3)
+        return await asyncio.wait_for(self.told.get(), PATIENCE_S)
+
+    async def uses(self):
+        return await asyncio.wait_for(self.used.get(), PATIENCE_S)
 
     async def facts(self):
         """Return the facts of the call that are stored, behind its beginning."""
@@ -210,7 +219,7 @@ async def call_with(url, *installed, journal="", **settings):
     service = TtsService(
         chassis,
         await Bus.connect(url, name="tts", on_lost=chassis.fail),
-        TtsSettings(**settings),
+        TtsSettings(**{"give_up_s": PATIENCE_S} | settings),
         providers({}, installed),
     )
     bus = await Bus.connect(url, name="edge", on_lost=chassis.fail)
@@ -222,7 +231,7 @@ async def call_with(url, *installed, journal="", **settings):
     begun.emit(call.call, CallStarted(agent="test", carrier="twilio", carrier_call="CA1", edge=call.edge))
     await service.start()
     # nats-py writes a flush's PING ahead of subscriptions it still holds back; a second one comes after them for sure.
-    await service.bus.flush()
+    await service.bus.flush(PATIENCE_S)
     try:
         yield call
     finally:
@@ -234,8 +243,10 @@ async def call_with(url, *installed, journal="", **settings):
 
 
 @pytest.fixture
-def a_call():
-    """Make a call that a worker with the given providers and settings serves."""
+def a_call(monkeypatch):
+    """Make a call that a worker with the given providers and settings serves, however long the machine stands still."""
+    for where, limit in ((clips, "CALL_TIMEOUT_S"), (event_reader, "API_TIMEOUT_S"), (voices, "OPEN_S")):
+        monkeypatch.setattr(where, limit, PATIENCE_S)
     return call_with
 
 
@@ -254,6 +265,12 @@ def _words_in():
 def quick():
     """Time-outs for the impatient."""
     return QUICK
+
+
+@pytest.fixture
+def patient():
+    """Time-outs longer than a machine stands still."""
+    return PATIENT
 
 
 @pytest.fixture(scope="module")

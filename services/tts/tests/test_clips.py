@@ -9,6 +9,8 @@ from trunkline.proto import codec, subjects
 from trunkline.proto.agent import Agent, Tts, TurnTaking
 from trunkline.proto.clips import key_of
 from trunkline.proto.messages import ClipMade, MakeClip, Ringing
+from trunkline.providers import roster
+from trunkline.testing.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.integration
 
@@ -20,14 +22,9 @@ def agent_of(voice, **lines):
     return Agent(name="test", tts=Tts(provider="one", voice=voice), turns=QUIET, **lines)
 
 
-async def until(true, within_s=3.0):
-    async with asyncio.timeout(within_s):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def order(call, tts, text):
-    return codec.decode(codec.CLIP_MADE, await call.bus.request(subjects.MAKE_CLIP, MakeClip(tts=tts, text=text), 5.0))
+    made = await call.bus.request(subjects.MAKE_CLIP, MakeClip(tts=tts, text=text), PATIENCE_S)
+    return codec.decode(codec.CLIP_MADE, made)
 
 
 def test_a_clip_is_made_while_the_call_is_quiet_and_the_next_worker_finds_it(jetstream_url, a_call, readable):
@@ -39,9 +36,8 @@ def test_a_clip_is_made_while_the_call_is_quiet_and_the_next_worker_finds_it(jet
             await call.claim(agent=agent)
             await until(lambda: call.counted("clips_total", what="made") == 1)
             stored = ClipStore(call.bus)
-            while (pcm := await stored.get(key_of(agent.tts, "w1 w2"))) is None:
-                await asyncio.sleep(0.01)
-            assert len(pcm) == 400 * 16
+            await until(lambda: stored.get(key_of(agent.tts, "w1 w2")))
+            assert len(await stored.get(key_of(agent.tts, "w1 w2"))) == 400 * 16
 
         one = readable(1, "one")
         async with a_call(jetstream_url, one) as call:
@@ -59,14 +55,17 @@ def test_a_clip_is_made_while_the_call_is_quiet_and_the_next_worker_finds_it(jet
 
 
 def test_nothing_is_made_while_the_call_speaks(jetstream_url, a_call, readable):
-    agent = agent_of("ben", greeting="w1")
+    agent = agent_of("ben")
 
     async def story():
         one = readable(1, "one", streams_text=True)
-        async with a_call(jetstream_url, one, clips_after_ms=100) as call:
+        async with a_call(jetstream_url, one, clips_after_ms=0) as call:
             await call.claim(agent=agent)
             await call.say(1, "w5 w6 ", goes_on=True)
-            await asyncio.sleep(0.4)
+            await call.chunk()
+            ((_, speech),) = call.service.worker.sessions()
+            call.service._clips.want(agent.tts, ["w1"], speech._quiet)  # as at the beginning, but surely in its midst
+            await asyncio.sleep(0.3)
             assert one.attempts == 1
             await call.say(1, "")
             await until(lambda: one.attempts == 2)
@@ -93,7 +92,7 @@ def test_a_fallback_makes_what_the_first_voice_cannot_and_voices_do_not_mix(jets
     asyncio.run(story())
 
 
-def test_an_order_is_answered_when_the_clip_is_there_or_with_the_reason(jetstream_url, a_call, readable):
+def test_an_order_is_answered_when_the_clip_is_there_or_with_the_reason(jetstream_url, a_call, readable, patient):
     tts = Tts(provider="one", voice="dan")
 
     async def story():
@@ -111,7 +110,7 @@ def test_an_order_is_answered_when_the_clip_is_there_or_with_the_reason(jetstrea
             ):
                 assert (await order(call, wrong, text)).problem.startswith(problem)
             for provider in ("local", "bench"):
-                assert await order(call, Tts(provider=provider), "Hello.") == ClipMade()
+                assert await order(call, Tts(provider=provider, timeouts=patient), "Hello.") == ClipMade()
 
     asyncio.run(story())
 
@@ -130,7 +129,9 @@ def test_without_a_store_clips_are_made_for_this_worker_alone(nats_url, a_call, 
     asyncio.run(story())
 
 
-def test_ringing_makes_the_provider_ready_unless_the_worker_is_full(jetstream_url, a_call, readable):
+def test_ringing_makes_the_provider_ready_unless_the_worker_is_full(jetstream_url, a_call, readable, monkeypatch):
+    monkeypatch.setattr(roster, "WARMING_S", PATIENCE_S)
+
     async def story():
         one = readable(1, "one")
         async with a_call(jetstream_url, one, capacity=1) as call:

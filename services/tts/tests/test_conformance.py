@@ -4,13 +4,16 @@ import asyncio
 
 import pytest
 
-from trunkline.proto.agent import Tts
+from trunkline.proto.agent import Timeouts, Tts
+from trunkline.providers import conformance as shared
 from trunkline.providers.conformance import stated
 from trunkline.providers.errors import Transient
+from trunkline.testing.patience import PATIENCE_S
 from trunkline.testing.providers.content import tones
 from trunkline.testing.providers.deepgram import DeepgramEmulator
 from trunkline.testing.providers.elevenlabs import ElevenLabsEmulator
 from trunkline.testing.providers.openai_audio import OpenAiAudioEmulator
+from trunkline.tts import conformance
 from trunkline.tts.conformance import RULES, NotConformant, check_tts_provider
 from trunkline.tts.provider import Points, TtsCapabilities, providers
 
@@ -29,6 +32,13 @@ def at(url):
     return {"OPENAI_BASE_URL": f"{url}/v1", "DEEPGRAM_BASE_URL": url, "ELEVENLABS_BASE_URL": url}
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Have the rules about closing and failing catch only who never does: how soon is the machine's business too."""
+    for where, limit in ((conformance, "STOP_S"), (conformance, "LOST_S"), (shared, "_LINGER_S")):
+        monkeypatch.setattr(where, limit, PATIENCE_S)
+
+
 def conforms(name, emulator, *, pace=None, **settings):
     async def run():
         async with emulator:
@@ -36,7 +46,7 @@ def conforms(name, emulator, *, pace=None, **settings):
                 emulator.pace = pace
             await check_tts_provider(
                 lambda: providers(KEYS | at(emulator.url), []).get(name),
-                Tts(provider=name, **settings),
+                Tts(provider=name, timeouts=Timeouts(connect_ms=60_000), **settings),
                 unreachable=lambda: providers(KEYS | at(NOBODY), []).get(name),
             )
 
@@ -203,7 +213,8 @@ class Slow(Honest):
         (Slow, "closes_within_a_second"),
     ],
 )
-def test_a_voice_that_breaks_a_rule_is_caught(broken, rule):
+def test_a_voice_that_breaks_a_rule_is_caught(broken, rule, monkeypatch):
+    monkeypatch.setattr(conformance, "STOP_S", 1.0)
     one = broken()
     caught(lambda: one, rule)
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
 import numpy as np
 import pytest
 
 from trunkline.proto.agent import Timeouts, Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Throttled
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers import Fault, tones
 from trunkline.testing.providers.deepgram import DeepgramEmulator
 from trunkline.tts.provider import TtsVoice
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.integration
 
 HELLO = "Hello, how can I help you today?"
 BYE = "Thank you, goodbye."
+LONGER = HELLO * 50
 MS = 10.0
 
 
@@ -38,7 +41,7 @@ def as_said(text: str, hz: float = 440) -> bytes:
 
 @asynccontextmanager
 async def speaking(
-    fault: Fault | None = None, tts: Tts | None = None
+    fault: Fault | None = None, tts: Tts | None = None, connect_ms: int = 60_000
 ) -> AsyncIterator[tuple[TtsVoice, DeepgramEmulator]]:
     before = asyncio.all_tasks()
     async with DeepgramEmulator(voice=tones(440, ms_per_character=MS), speak_first_s=0.02) as emulator:
@@ -46,21 +49,20 @@ async def speaking(
         if fault is not None:
             await emulator.inject(fault)
         provider = AuraProvider({"DEEPGRAM_API_KEY": "test-key", "DEEPGRAM_BASE_URL": emulator.url})
-        provider.check(tts or Tts())
-        voice = await provider.open(tts or Tts())
+        tts = msgspec.structs.replace(tts or Tts(), timeouts=Timeouts(connect_ms=connect_ms))
+        provider.check(tts)
+        voice = await provider.open(tts)
         try:
             yield voice, emulator
         finally:
-            async with asyncio.timeout(1):
-                await voice.aclose()
-            left = {task for task in asyncio.all_tasks() - before if "aura" in task.get_name()}
+            await voice.aclose()
+            await until(lambda: not any("aura" in task.get_name() for task in asyncio.all_tasks() - before))
             await provider.aclose()
-        assert not left
 
 
 def run(story: Awaitable[None]) -> None:
     async def told() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(2 * PATIENCE_S):
             await story
 
     asyncio.run(told())
@@ -81,10 +83,14 @@ def test_sentences_are_spoken_one_after_the_other_on_one_connection() -> None:
 def test_a_sentence_goes_out_as_it_is_written() -> None:
     async def story() -> None:
         async with speaking() as (voice, emulator):
-            sound = asyncio.create_task(spoken(voice, "Hello, how ", "can I ", "help you today?", pause_s=0.1))
-            while emulator.orders != ["Speak"]:
-                await asyncio.sleep(0.005)
-            assert await sound == as_said(HELLO)
+
+            async def as_it_is_heard() -> AsyncGenerator[str, None]:
+                yield "Hello, how "
+                await until(lambda: emulator.orders == ["Speak"])
+                yield "can I "
+                yield "help you today?"
+
+            assert b"".join([piece async for piece in voice.speak(as_it_is_heard())]) == as_said(HELLO)
             assert emulator.orders == ["Speak", "Speak", "Speak", "Flush"]
 
     run(story())
@@ -104,12 +110,13 @@ def test_after_a_barge_in_the_next_sentence_is_heard_and_nothing_of_the_last() -
     async def story() -> None:
         async with speaking() as (voice, emulator):
             emulator.pace = 2
-            async with aclosing(voice.speak(written(HELLO * 5))) as sound:
+            async with aclosing(voice.speak(written(LONGER))) as sound:
                 assert await anext(sound)
+            await until(voice._opening.result()._clear.is_set)
             emulator.pace = 20
             assert await spoken(voice, BYE) == as_said(BYE)
             assert "Clear" in emulator.orders
-            assert emulator.spoken_s < 0.5 + len(as_said(BYE)) / 16_000
+            assert emulator.spoken_s < len(as_said(LONGER)) / 16_000 / 2
             assert len(emulator.asked) == 1
 
     run(story())
@@ -118,9 +125,8 @@ def test_after_a_barge_in_the_next_sentence_is_heard_and_nothing_of_the_last() -
 def test_whoever_cancels_a_sentence_that_is_being_written_stops_it_too() -> None:
     async def story() -> None:
         async with speaking() as (voice, emulator):
-            sound = asyncio.create_task(spoken(voice, "Hello, ", "how ", "are ", "you?", pause_s=1))
-            while not emulator.orders:
-                await asyncio.sleep(0.005)
+            sound = asyncio.create_task(spoken(voice, "Hello, ", "how ", "are ", "you?", pause_s=PATIENCE_S))
+            await until(lambda: emulator.orders)
             sound.cancel()
             await asyncio.wait({sound})
             assert await spoken(voice, BYE) == as_said(BYE)
@@ -136,8 +142,7 @@ def test_a_clear_that_is_not_confirmed_costs_the_connection_and_not_the_next_sen
             async with aclosing(voice.speak(written(HELLO * 5))) as sound:
                 assert await anext(sound)
                 await emulator.inject(Fault.STALL, times=1, after=0)
-                while emulator._left:
-                    await asyncio.sleep(0.005)
+                await until(lambda: not emulator._left)
             emulator.pace = 20
             assert await spoken(voice, BYE) == as_said(BYE)
             assert len(emulator.asked) == 2
@@ -150,9 +155,7 @@ def test_a_connection_closed_between_sentences_is_made_again() -> None:
         async with speaking() as (voice, emulator):
             assert await spoken(voice, HELLO) == as_said(HELLO)
             emulator.drop_all()
-            while emulator.sockets:
-                await asyncio.sleep(0.005)
-            await asyncio.sleep(0.01)
+            await until(lambda: voice._opening.result().broken)
             assert await spoken(voice, BYE) == as_said(BYE)
             assert len(emulator.asked) == 2
 
@@ -161,10 +164,9 @@ def test_a_connection_closed_between_sentences_is_made_again() -> None:
 
 def test_a_connection_may_take_as_long_as_the_agent_says() -> None:
     async def story() -> None:
-        async with speaking(Fault.HANG, Tts(timeouts=Timeouts(connect_ms=50))) as (voice, _):
-            async with asyncio.timeout(1.4):
-                with pytest.raises(ProviderError) as failure:
-                    await spoken(voice, HELLO)
+        async with speaking(Fault.HANG, connect_ms=50) as (voice, _):
+            with pytest.raises(ProviderError, match="within 50 ms") as failure:
+                await spoken(voice, HELLO)
             assert failure.value.kind == "connect"
 
     run(story())
@@ -172,8 +174,7 @@ def test_a_connection_may_take_as_long_as_the_agent_says() -> None:
 
 def test_a_connection_that_does_not_come_is_not_waited_for_for_ever() -> None:
     async def story() -> None:
-        patient = Tts(timeouts=Timeouts(connect_ms=10_000))
-        async with speaking(Fault.HANG, patient) as (voice, emulator):
+        async with speaking(Fault.HANG) as (voice, emulator):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1.6):
                     await spoken(voice, HELLO)

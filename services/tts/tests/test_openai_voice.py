@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from trunkline.proto.agent import Tts
+from trunkline.proto.agent import Timeouts, Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Rejected, Throttled
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers.content import tones
 from trunkline.testing.providers.openai_audio import OpenAiAudioEmulator
 from trunkline.testing.providers.server import Fault
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 SENTENCE = "atableforfour"
 SECONDS = len(SENTENCE) * 0.06
-TTS = Tts(provider="openai", voice="coral")
+TTS = Tts(provider="openai", voice="coral", timeouts=Timeouts(connect_ms=60_000))
 KEY = "test-key-that-nobody-may-read"
 
 
@@ -42,17 +43,12 @@ def told(story, *, key=KEY, tts=TTS, settings=None, **emulated):
             plugins = providers(environ, [])
             voice = await plugins.get("openai").open(tts)
             try:
-                await asyncio.wait_for(story(emulator, voice, plugins.get("openai")), 5)
+                await asyncio.wait_for(story(emulator, voice, plugins.get("openai")), 2 * PATIENCE_S)
             finally:
                 await voice.aclose()
                 await plugins.aclose()
 
     asyncio.run(run())
-
-
-async def until(true):
-    while not true():
-        await asyncio.sleep(0.005)
 
 
 def test_a_sentence_is_heard_at_its_length_and_pitch_in_whole_samples():
@@ -91,7 +87,7 @@ def test_a_sentence_closed_early_stops_at_the_service_at_once_and_the_next_is_sp
     async def story(emulator, voice, _):
         async with aclosing(voice.speak(as_text("a" * 400))) as pieces:
             assert await anext(pieces)
-        await asyncio.wait_for(until(lambda: emulator.left == 1), 0.5)
+        await until(lambda: emulator.left == 1)
         assert abs(len(await spoken(voice)) / 48_000 - SECONDS) < 0.01
 
     told(story, speech_pace=2)
@@ -107,7 +103,7 @@ def test_whoever_stops_waiting_for_the_first_sound_stops_the_request():
         emulator._speech_first_s = 0
         assert await spoken(voice)
 
-    told(story, speech_first_s=60)
+    told(story, speech_first_s=600)
 
 
 def test_a_warmed_connection_is_used_by_the_sentences_that_follow():
