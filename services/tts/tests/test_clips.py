@@ -73,6 +73,27 @@ def test_nothing_is_made_while_the_call_speaks(jetstream_url, a_call, readable):
     asyncio.run(story())
 
 
+def test_nothing_is_made_for_a_call_that_began_to_speak_while_another_s_clip_was_made(jetstream_url, a_call, readable):
+    agent = agent_of("hal")
+
+    async def story():
+        one = readable(1, "one")
+        async with a_call(jetstream_url, one, clips_after_ms=0) as call:
+            await call.claim(agent=agent)
+            clips, quiet = call.service._clips, asyncio.Event()
+            quiet.set()
+            async with clips._one_at_a_time:
+                clips.want(agent.tts, ["w1"], quiet)
+                await until(lambda: clips._one_at_a_time._waiters)
+                quiet.clear()
+            await asyncio.sleep(0.1)
+            assert one.attempts == 0
+            quiet.set()
+            await until(lambda: one.attempts == 1)
+
+    asyncio.run(story())
+
+
 def test_a_fallback_makes_what_the_first_voice_cannot_and_voices_do_not_mix(jetstream_url, a_call, readable):
     first = Tts(provider="one", voice="cid", fallbacks=(Tts(provider="two"),))
     agent = Agent(name="test", tts=first, greeting="w1", turns=QUIET)

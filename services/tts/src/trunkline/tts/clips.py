@@ -158,18 +158,26 @@ class Clips:
             if absent:
                 await asyncio.sleep(self._after_s)
             for text in absent.values():
-                async with asyncio.timeout(_QUIET_S):
-                    await quiet.wait()
-                async with self._one_at_a_time:
-                    async with asyncio.timeout(_MAKE_S):
-                        key, pcm = await self._have(tts, text)
-                    if store_there:
-                        await self._store.put(key, pcm)
+                while not await self._make_in_turn(tts, text, quiet, store_there):
+                    pass
         except (BusError, Unusable, ProviderError, TimeoutError, ValueError) as error:
             self._metrics.clip("failed")
             log.warning("clip not made", extra={"provider": tts.provider, "problem": str(error) or "it took too long"})
         finally:
             self._wanted -= missing.keys()
+
+    async def _make_in_turn(self, tts: Tts, text: str, quiet: asyncio.Event, store_there: bool) -> bool:  # noqa: FBT001
+        """Make a clip when it is its turn; return whether the call was quiet by then."""
+        async with asyncio.timeout(_QUIET_S):
+            await quiet.wait()
+        async with self._one_at_a_time:
+            if not quiet.is_set():
+                return False
+            async with asyncio.timeout(_MAKE_S):
+                key, pcm = await self._have(tts, text)
+            if store_there:
+                await self._store.put(key, pcm)
+            return True
 
     async def _fetch(self, missing: dict[str, str]) -> bool:
         """Take from the store what is there; return whether the store itself is."""
