@@ -8,6 +8,7 @@ import pytest
 
 from trunkline.proto.agent import Timeouts, Tts
 from trunkline.providers.errors import Misconfigured, ProviderError, Throttled
+from trunkline.testing.patience import PATIENCE_S, until
 from trunkline.testing.providers.content import tones
 from trunkline.testing.providers.fish import FishEmulator
 from trunkline.testing.providers.server import Fault
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.integration
 SENTENCE = "atableforfour"
 SECONDS = len(SENTENCE) * 0.06
 VOICE = "933563129e564b19a115bedd57b7406a"
-TTS = Tts(provider="fish", voice=VOICE)
+TTS = Tts(provider="fish", voice=VOICE, timeouts=Timeouts(connect_ms=60_000))
 KEY = "test-key-that-nobody-may-read"
 
 
@@ -39,7 +40,7 @@ def told(story, *, key=KEY, tts=TTS, **emulated):
             plugins = providers({"FISH_API_KEY": key, "FISH_BASE_URL": emulator.url})
             voice = await plugins.get("fish").open(tts)
             try:
-                await asyncio.wait_for(story(emulator, voice, plugins.get("fish")), 5)
+                await asyncio.wait_for(story(emulator, voice, plugins.get("fish")), 2 * PATIENCE_S)
             finally:
                 await voice.aclose()
                 await plugins.aclose()
@@ -75,16 +76,17 @@ def test_the_agents_settings_reach_the_service():
         assert (asked.reference_id, asked.prosody.speed, asked.latency, asked.chunk_length) == (None, 1.5, "low", 100)
         assert emulator.models == ["s2-pro"]
 
-    told(story, tts=Tts(model="s2-pro", speed=1.5, options={"latency": "low", "chunk_length": 100}))
+    told(
+        story,
+        tts=Tts(model="s2-pro", speed=1.5, options={"latency": "low", "chunk_length": 100}, timeouts=TTS.timeouts),
+    )
 
 
 def test_a_sentence_closed_early_stops_at_the_service_at_once_and_the_next_is_spoken():
     async def story(emulator, voice, _):
         async with aclosing(voice.speak(as_text("a" * 400))) as pieces:
             assert await anext(pieces)
-        async with asyncio.timeout(0.5):
-            while emulator.left != 1:
-                await asyncio.sleep(0.005)
+        await until(lambda: emulator.left == 1)
         assert await spoken(voice)
 
     told(story, pace=3)
@@ -173,8 +175,8 @@ def test_a_connection_may_take_as_long_as_the_agent_says():
             address = f"https://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
             plugins = providers({"FISH_API_KEY": KEY, "FISH_BASE_URL": address})
             tts = Tts(provider="fish", voice=VOICE, timeouts=Timeouts(connect_ms=100))
-            async with asyncio.timeout(2):
-                with pytest.raises(ProviderError) as failure:
+            async with asyncio.timeout(PATIENCE_S):  # the adapter's own is ten minutes
+                with pytest.raises(ProviderError, match="no connection") as failure:
                     await spoken(await plugins.get("fish").open(tts))
             assert failure.value.kind == "connect"
             await plugins.aclose()
