@@ -88,9 +88,18 @@ class Stage:
 
     async def fall_silent(self):
         """Beat no more and take no more calls, as a process that hangs."""
+        await self.take_no_more()
+        await self.worker._heartbeat.stop()
+
+    async def take_no_more(self):
+        """Leave those who are asked for room, as a worker under strain."""
         self.worker._draining = True
         await self.worker._settle_membership()
-        await self.worker._heartbeat.stop()
+
+    async def take_more(self):
+        """Come back to them."""
+        self.worker._draining = False
+        await self.worker._settle_membership()
 
 
 class Ears(Stage):

@@ -500,6 +500,24 @@ class TestTheEnd:
 
         asyncio.run(story())
 
+    def test_of_one_edge_does_not_end_a_call_for_which_nobody_has_room_on_its_next_line_at_first(self, edge_rig):
+        async def story():
+            async with edge_rig() as old:
+                dial = old.dial()
+                call = old.call_of(dial)
+                placed = asyncio.create_task(old.good_call(dial=dial, until=assigned(old, call, "brain", 2)))
+                await until(lambda: old.mind.held)
+                async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
+                    await old.voice.take_no_more()
+                    draining = asyncio.create_task(old.edge.drain())
+                    await until(lambda: new.metrics.claims["tts_no_worker"] >= 2)
+                    await old.voice.take_more()
+                    _, recording = await placed
+                    await draining
+                    assert (recording.ended_by, recording.streams) == ("caller", 2)
+
+        asyncio.run(story())
+
     def test_of_a_stopping_edge_ends_its_calls_and_stores_their_ends(self, edge_rig):
         async def story():
             async with edge_rig() as rig:

@@ -353,7 +353,7 @@ class Call:
 
     async def deserted(self, stage: Stage) -> None:
         """Nobody serves `stage`, and nobody will."""
-        await self._own.part(f"no-{stage}-worker", self.agent.farewell if self._serving.began else self.agent.busy)
+        await self._own.part(f"no-{stage}-worker", self.agent.farewell if self._serving.goes_on else self.agent.busy)
 
     async def waiting(self, stage: Stage) -> None:  # noqa: ARG002 - the caller need not know which
         """Bridge the time until somebody serves `stage` again; cancelled then."""

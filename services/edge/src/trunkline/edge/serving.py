@@ -76,6 +76,7 @@ class Serving:
         self._patience_s = patience_s
         self._served = served
         self._spawn = spawn
+        self._was_served = any(assignments.epochs.values())
         self._changing: set[Stage] = set()
         self.began = False
         """Whether everybody has been there once."""
@@ -152,16 +153,21 @@ class Serving:
             self._changing.discard(stage)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the call was served before, here or on another line: it is not given up as soon as a new one."""
+        return self.began or self._was_served
+
+    @property
     def _patience(self) -> float:
         """How long somebody may be looked for: who calls while all is well need not wait to be told that it is not."""
-        if self.began:
+        if self.goes_on:
             return self._patience_s
         just_back = self._bus.breaks > 0 and not self._bus.settled(JUST_BACK_S)
         return min(JUST_BACK_S, self._patience_s) if just_back else 0.0
 
     async def _find(self, stage: Stage, without: WorkerId | None = None) -> bool:
         """Find a worker and hand it the call; without one the call ends. Return whether there is one."""
-        bridging = asyncio.create_task(self._served.waiting(stage)) if self.began else None
+        bridging = asyncio.create_task(self._served.waiting(stage)) if self.goes_on else None
         try:
             held = await self._assignments.claim(stage, self._patience, without)
         except NoStageWorker as error:
