@@ -153,12 +153,12 @@ class Clips:
 
     async def _gather(self, tts: Tts, missing: dict[str, str], quiet: asyncio.Event) -> None:
         try:
-            store_there = await self._fetch(missing)
+            store = self._store if await self._fetch(missing) else None
             absent = {key: text for key, text in missing.items() if self.shelf.find(key) is None}
             if absent:
                 await asyncio.sleep(self._after_s)
             for text in absent.values():
-                while not await self._make_in_turn(tts, text, quiet, store_there):
+                while not await self._make_in_turn(tts, text, quiet, store):
                     pass
         except (BusError, Unusable, ProviderError, TimeoutError, ValueError) as error:
             self._metrics.clip("failed")
@@ -166,8 +166,8 @@ class Clips:
         finally:
             self._wanted -= missing.keys()
 
-    async def _make_in_turn(self, tts: Tts, text: str, quiet: asyncio.Event, store_there: bool) -> bool:  # noqa: FBT001
-        """Make a clip when it is its turn; return whether the call was quiet by then."""
+    async def _make_in_turn(self, tts: Tts, text: str, quiet: asyncio.Event, store: ClipStore | None) -> bool:
+        """Make a clip when it is its turn, and put it into `store`; return whether the call was still quiet then."""
         async with asyncio.timeout(_QUIET_S):
             await quiet.wait()
         async with self._one_at_a_time:
@@ -175,8 +175,8 @@ class Clips:
                 return False
             async with asyncio.timeout(_MAKE_S):
                 key, pcm = await self._have(tts, text)
-            if store_there:
-                await self._store.put(key, pcm)
+            if store is not None:
+                await store.put(key, pcm)
             return True
 
     async def _fetch(self, missing: dict[str, str]) -> bool:
