@@ -72,6 +72,13 @@ class Stage(NamedTuple):
                     return found
                 await asyncio.sleep(0.2)
 
+    async def turned_away(self, result: CallResult) -> bool:
+        """Return whether the machine stood still when the call came: nobody had room then, and it is placed again."""
+        if not result.streams:
+            return True
+        ended = next(fact for fact in (await self.facts_of([result.call]))[result.call] if isinstance(fact, CallEnded))
+        return ended.reason.startswith("no-") and ended.reason.endswith("-worker")
+
 
 @asynccontextmanager
 async def staged(agents: Path, lines: list[str], **more: str) -> AsyncIterator[Stage]:
@@ -133,7 +140,11 @@ async def play(stage: Stage, chosen: Sequence[Cell]) -> list[Verdict]:
         await asyncio.sleep(number % AT_ONCE * 0.15)  # callers do not begin in step
         async with free:
             script, clips = spoken["first" if cell.adapter.stage == "tts" else ""]
-            return await place_call(Target(url=stage.dev.edge_url, agent=cell.agent), script, clips=clips)
+            while await stage.turned_away(
+                result := await place_call(Target(url=stage.dev.edge_url, agent=cell.agent), script, clips=clips)
+            ):
+                await asyncio.sleep(1.0)
+            return result
 
     results = await asyncio.gather(*(one(number, cell) for number, cell in enumerate(chosen)))
     facts = await stage.facts_of([result.call for result in results])
