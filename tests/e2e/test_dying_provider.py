@@ -87,7 +87,11 @@ async def play(folder: Path, lines: list[str]) -> Story:
 
             async def one(number: int) -> CallResult:
                 await asyncio.sleep(number * 0.25)  # callers do not begin in step
-                return await place_call(Target(url=dev.edge_url, agent="dying"), TALK, clips=clips)
+                while not (
+                    result := await place_call(Target(url=dev.edge_url, agent="dying"), TALK, clips=clips)
+                ).streams:
+                    await asyncio.sleep(1.0)  # turned away: the machine stood still
+                return result
 
             calls = asyncio.gather(*(one(number) for number in range(CALLS)))
             await asyncio.sleep(DIES_AFTER_S)
