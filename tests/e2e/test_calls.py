@@ -12,6 +12,8 @@ from trunkline.call.scenario import Scenario
 from trunkline.proto.events import AgentSpoke, CallEnded, CallerSpoke, CallStarted, Event, StageAssigned, ToolCalled
 from trunkline.testing.patience import until
 
+from .served import call_until_served
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
@@ -37,23 +39,12 @@ def facts_of(dev, call: str) -> list:
     return [event.fact for event in events if event.call == call]
 
 
-async def call_until_served(dev, scenario: Scenario, agent: str | None = None, **more) -> CallResult:
-    """Call again when nobody had room: nobody has, for a second or two after the machine stood still."""
-    while True:
-        result = await place_call(target(dev, agent), scenario, **more)
-        if result.streams:
-            await until_ended(dev, [result.call])
-            if not facts_of(dev, result.call)[-1].reason.endswith("-worker"):
-                return result
-        await asyncio.sleep(1.0)
-
-
 async def place_many(dev, scenario: Scenario, calls: int) -> list[CallResult]:
     clips = await prepare_speech(scenario)
 
     async def one(number: int) -> CallResult:
         await asyncio.sleep(number * 0.1)
-        return await call_until_served(dev, scenario, clips=clips)
+        return await call_until_served(dev, target(dev), scenario, clips=clips)
 
     return await asyncio.gather(*(one(number) for number in range(calls)))
 
@@ -85,7 +76,7 @@ def test_callers_of_every_kind_are_served_side_by_side(deployment):
         async with deployment.running() as dev:
             kinds = (("restaurant", "silent"), ("bench", "digits"), ("bench", "barge-in"), ("bench", "hello"))
             results = await asyncio.gather(
-                *(call_until_served(dev, find_scenario(name), agent) for agent, name in kinds)
+                *(call_until_served(dev, target(dev, agent), find_scenario(name)) for agent, name in kinds)
             )
             assert all(result.passed for result in results), explain(list(results))
             silent = results[0].call

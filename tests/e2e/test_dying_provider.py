@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from trunkline.call import CallResult, Target, parse_scenario, place_call, prepare_speech
+from trunkline.call import CallResult, Target, parse_scenario, prepare_speech
 from trunkline.devserver.devserver import Devserver, run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan
@@ -23,6 +23,7 @@ from trunkline.testing.providers.server import Fault
 from .faults import chords
 from .faults.cast import PHRASE, playing
 from .faults.matrix import SPARE, write
+from .served import call_until_served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
@@ -87,11 +88,7 @@ async def play(folder: Path, lines: list[str]) -> Story:
 
             async def one(number: int) -> CallResult:
                 await asyncio.sleep(number * 0.25)  # callers do not begin in step
-                while not (
-                    result := await place_call(Target(url=dev.edge_url, agent="dying"), TALK, clips=clips)
-                ).streams:
-                    await asyncio.sleep(1.0)  # turned away: the machine stood still
-                return result
+                return await call_until_served(dev, Target(url=dev.edge_url, agent="dying"), TALK, clips=clips)
 
             calls = asyncio.gather(*(one(number) for number in range(CALLS)))
             await asyncio.sleep(DIES_AFTER_S)

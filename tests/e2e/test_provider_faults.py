@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from trunkline.call import CallResult, Target, parse_scenario, place_call, prepare_speech
+from trunkline.call import CallResult, Target, parse_scenario, prepare_speech
 from trunkline.devserver.devserver import Devserver, run_dev
 from trunkline.devserver.journal import Journal
 from trunkline.devserver.settings import Plan
@@ -39,6 +39,7 @@ from .faults.matrix import (
     write,
     write_agent,
 )
+from .served import call_until_served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -71,13 +72,6 @@ class Stage(NamedTuple):
                 if all(any(isinstance(fact, CallEnded) for fact in found.get(call, ())) for call in calls):
                     return found
                 await asyncio.sleep(0.2)
-
-    async def turned_away(self, result: CallResult) -> bool:
-        """Return whether the machine stood still when the call came: nobody had room then, and it is placed again."""
-        if not result.streams:
-            return True
-        ended = next(fact for fact in (await self.facts_of([result.call]))[result.call] if isinstance(fact, CallEnded))
-        return ended.reason.startswith("no-") and ended.reason.endswith("-worker")
 
 
 @asynccontextmanager
@@ -140,11 +134,8 @@ async def play(stage: Stage, chosen: Sequence[Cell]) -> list[Verdict]:
         await asyncio.sleep(number % AT_ONCE * 0.15)  # callers do not begin in step
         async with free:
             script, clips = spoken["first" if cell.adapter.stage == "tts" else ""]
-            while await stage.turned_away(
-                result := await place_call(Target(url=stage.dev.edge_url, agent=cell.agent), script, clips=clips)
-            ):
-                await asyncio.sleep(1.0)
-            return result
+            target = Target(url=stage.dev.edge_url, agent=cell.agent)
+            return await call_until_served(stage.dev, target, script, clips=clips)
 
     results = await asyncio.gather(*(one(number, cell) for number, cell in enumerate(chosen)))
     facts = await stage.facts_of([result.call for result in results])
@@ -232,10 +223,10 @@ def test_a_caller_whom_nobody_can_serve_hears_an_apology_and_then_a_farewell(dea
             clips = await prepare_speech(TWICE)
             target = Target(url=stage.dev.edge_url, agent="alone")
             if dead == "tts":  # what is said without a voice was said by it before, and kept
-                await place_call(target, FIRST, clips=await prepare_speech(FIRST))
+                await call_until_served(stage.dev, target, FIRST, clips=await prepare_speech(FIRST))
                 await asyncio.sleep(2.0)
             await stage.cast.vendors["deepgram" if dead != "llm" else "openai"].inject(Fault.REFUSE)
-            result = await place_call(target, TWICE, clips=clips)
+            result = await call_until_served(stage.dev, target, TWICE, clips=clips)
             return result, (await stage.facts_of([result.call]))[result.call]
 
     result, facts = asyncio.run(story())
@@ -305,7 +296,7 @@ def test_the_bill_of_a_call_is_what_its_providers_counted_times_the_price_table(
     async def story():
         async with staged(tmp_path, lines, TRUNKLINE_PRICES=prices, TRUNKLINE_TTS_CLIPS_AFTER_MS="60000") as stage:
             target = Target(url=stage.dev.edge_url, agent="metered")
-            result = await place_call(target, FIRST, clips=await prepare_speech(FIRST))
+            result = await call_until_served(stage.dev, target, FIRST, clips=await prepare_speech(FIRST))
             vendors = stage.cast.vendors
             facts = (await stage.facts_of([result.call]))[result.call]
             return result, facts, vendors["openai"].parts[1].heard, vendors["deepgram"].texts
@@ -331,7 +322,9 @@ def test_a_call_that_has_cost_enough_is_ended_politely(tmp_path, lines, prices):
     async def story():
         async with staged(tmp_path, lines, TRUNKLINE_PRICES=prices) as stage:
             target = Target(url=stage.dev.edge_url, agent="capped")
-            result = await place_call(target, UNTIL_THE_END, clips=await prepare_speech(UNTIL_THE_END))
+            result = await call_until_served(
+                stage.dev, target, UNTIL_THE_END, clips=await prepare_speech(UNTIL_THE_END)
+            )
             return result, (await stage.facts_of([result.call]))[result.call]
 
     result, facts = asyncio.run(story())

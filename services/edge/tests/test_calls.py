@@ -62,6 +62,15 @@ def assigned(rig, call, stage, times):
     )
 
 
+async def until_its_next_line(rig):
+    """Place a call that lasts until it is served on a second line; return it and its end, once it is served at all."""
+    dial = rig.dial()
+    call = rig.call_of(dial)
+    placed = asyncio.create_task(rig.good_call(dial=dial, until=assigned(rig, call, "brain", 2)))
+    await until(lambda: rig.mind.held)
+    return call, placed
+
+
 async def refused(rig):
     """Whether nobody is let in."""
     try:
@@ -479,10 +488,7 @@ class TestTheEnd:
     def test_of_one_edge_can_be_the_beginning_of_another_on_the_same_port(self, edge_rig):
         async def story():
             async with edge_rig() as old:
-                dial = old.dial()
-                call = old.call_of(dial)
-                placed = asyncio.create_task(old.good_call(dial=dial, until=assigned(old, call, "brain", 2)))
-                await until(lambda: old.mind.held)
+                call, placed = await until_its_next_line(old)
                 async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
                     draining = asyncio.create_task(old.edge.drain())
                     await until(lambda: old.edge.exchange.room() == "draining")
@@ -503,10 +509,7 @@ class TestTheEnd:
     def test_of_one_edge_does_not_end_a_call_for_which_nobody_has_room_on_its_next_line_at_first(self, edge_rig):
         async def story():
             async with edge_rig() as old:
-                dial = old.dial()
-                call = old.call_of(dial)
-                placed = asyncio.create_task(old.good_call(dial=dial, until=assigned(old, call, "brain", 2)))
-                await until(lambda: old.mind.held)
+                _, placed = await until_its_next_line(old)
                 async with edge_rig(workers=(), EDGE_PORT=str(old.port)) as new:
                     await old.voice.take_no_more()
                     draining = asyncio.create_task(old.edge.drain())
